@@ -1,0 +1,245 @@
+"""The plugin contract: a plugin sees this module and `nexus_agent.testing`, nothing else here.
+
+A plugin is a class with a name, a model of its settings and one coroutine, `run`:
+
+    class Thermometer(Plugin[ThermometerSettings]):
+        name = "thermometer"
+        version = "1.0"
+        description = "Reads the workshop's thermometer."
+        author = "You"
+        settings_model = ThermometerSettings
+
+        async def run(self) -> None:
+            while True:
+                await self.context.emit("workshop.temperature", {"value": 21.5, "unit": "°C"})
+                await asyncio.sleep(self.context.settings.interval_s)
+
+It is registered under the entry-point group `nexus.plugins` and switched on by `[plugins.<name>]`.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from nexus_agent.protocol import Quality, Stream
+
+__all__ = [
+    "BusEvent",
+    "Context",
+    "EmitError",
+    "FatalError",
+    "Logger",
+    "NoArgs",
+    "Plugin",
+    "PluginError",
+    "Progress",
+    "Quality",
+    "RetryError",
+    "Safety",
+    "Settings",
+    "State",
+    "Stream",
+    "command",
+    "commands_of",
+]
+
+T = TypeVar("T")
+
+
+class PluginError(Exception):
+    """Something that a plugin or its vehicle did; the message is shown to people as it is."""
+
+
+class RetryError(PluginError):
+    """It may go better later: the agent restarts the plugin after a backoff."""
+
+
+class FatalError(PluginError):
+    """Trying again cannot help (a wrong setting, say): the plugin stays down."""
+
+
+class EmitError(PluginError):
+    """The event was not taken and is not promised; nothing that was promised before is touched."""
+
+
+class Settings(BaseModel):
+    """Base of every plugin's settings. Validation must not do I/O."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Safety(enum.StrEnum):
+    """What a command may do to a vehicle, mildest first. The agent decides what is allowed."""
+
+    READ = "read"
+    CLEAR = "clear"
+    ACTUATE = "actuate"
+    REPROGRAM = "reprogram"
+
+
+class NoArgs(BaseModel):
+    """Arguments of a command that takes none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Progress = Callable[[str], None]
+"""Told a short text while a command runs; it is shown where the command was given."""
+
+
+class Logger(Protocol):
+    """A structlog logger: an event text and key-value pairs."""
+
+    def debug(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BusEvent:
+    """What `Context.subscribe` yields: an event of any plugin here. time is ns since 1970."""
+
+    source: str
+    type: str
+    stream: Stream
+    time: int
+    data: Any
+
+
+class State(Protocol):
+    """Small JSON values that outlive restarts, private to one plugin."""
+
+    async def get(self, key: str) -> Any:
+        """The stored value, or None."""
+
+    async def set(self, key: str, value: Any) -> None:
+        """Store *value*, durable on return; None deletes the key."""
+
+
+S_co = TypeVar("S_co", bound=Settings, covariant=True)
+
+
+class Context(Protocol[S_co]):
+    """Everything that a plugin may ask of the agent."""
+
+    @property
+    def settings(self) -> S_co: ...
+
+    @property
+    def log(self) -> Logger: ...
+
+    @property
+    def state(self) -> State: ...
+
+    async def emit(self, event_type: str, data: Any, *, stream: Stream = Stream.EVENT) -> None:
+        """Return once the event is durable: from then on it is promised to reach the console.
+
+        Raises EmitError when it could not be made so within the agent's deadline.
+        """
+
+    async def emit_many(
+        self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
+    ) -> None:
+        """`emit` for many (type, data) pairs; they keep their order."""
+
+    def hand_over(self, event_type: str, data: Any, *, stream: Stream = Stream.TELEMETRY) -> None:
+        """Pass an event on without waiting. It is promised only once its segment is committed.
+
+        Raises EmitError when the box cannot take more at the moment.
+        """
+
+    def report(self, text: str) -> None:
+        """Say in a few words how things are; people read it in the status."""
+
+    def subscribe(self, *event_types: str) -> AbstractAsyncContextManager[AsyncIterator[BusEvent]]:
+        """Events of this box of the given types (all, if none is given) while the block is open."""
+
+    async def run_blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a blocking function on a worker thread."""
+
+    def vehicle(self, vin: str) -> dict[str, str]:
+        """How an event may name a car: always `vehicle_ref`, and `vin` where the shop allows it."""
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Plugin(ABC, Generic[S]):
+    """Base of every plugin. One instance lives for one run; a restart makes a new one."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    description: ClassVar[str]
+    author: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Names of plugins that must be enabled with this one."""
+    settings_model: ClassVar[type[Settings]] = Settings
+
+    def __init__(self, context: Context[S]) -> None:
+        """Keep the context; no I/O here."""
+        self.context = context
+
+    @abstractmethod
+    async def run(self) -> None:
+        """The plugin's work, supervised.
+
+        May be cancelled at any await and must then give back what it holds, within seconds. To
+        return means to be done: it is not restarted. RetryError and every unknown exception mean a
+        restart after a backoff, FatalError none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """One command of a plugin. name is local (`scan`); the console says `obd.scan`."""
+
+    name: str
+    args: type[BaseModel]
+    safety: Safety
+    timeout_s: float
+    summary: str
+    attribute: str
+
+
+_MARK: Final = "__nexus_command__"
+Handler = Callable[[Any, Any, Progress], Awaitable[Any]]
+H = TypeVar("H", bound=Handler)
+
+
+def command(
+    *,
+    args: type[BaseModel] = NoArgs,
+    safety: Safety = Safety.READ,
+    timeout_s: float = 60.0,
+) -> Callable[[H], H]:
+    """Make a coroutine method of a plugin a command: `async def scan(self, args, progress)`.
+
+    It runs while `run` runs and returns what JSON can carry. A PluginError is a failure whose
+    message the operator reads. The first line of the docstring is its summary.
+    """
+
+    def mark(handler: H) -> H:
+        name = handler.__name__
+        summary = (handler.__doc__ or name).strip().splitlines()[0]
+        setattr(handler, _MARK, CommandSpec(name, args, safety, timeout_s, summary, name))
+        return handler
+
+    return mark
+
+
+def commands_of(plugin: type[Plugin[Any]]) -> dict[str, CommandSpec]:
+    """The commands of a plugin class by their local names."""
+    found: dict[str, CommandSpec] = {}
+    for attribute in dir(plugin):
+        spec = getattr(getattr(plugin, attribute, None), _MARK, None)
+        if spec is not None:
+            found[attribute] = cast(CommandSpec, spec)
+    return found
