@@ -1,0 +1,66 @@
+"""Where the broker is and how to speak TLS with it. Shared by the agent and the console."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import field_validator
+
+from nexus_agent.settings import Section, SettingsError
+
+DEFAULT_PORT: Final = 8883
+"""secure-mqtt in the IANA service name registry."""
+
+
+class BrokerAddress(Section):
+    """What every `[broker]` section has: `mqtts://host:port`, the CA, and the own certificate."""
+
+    url: str
+    ca: Path | None = None
+    """PEM file of the CA that signed the broker's certificate; None trusts the system's CAs."""
+    cert: Path | None = None
+    key: Path | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "mqtts" or not parts.hostname or parts.path not in {"", "/"}:
+            raise ValueError(f"must be mqtts://host:port, not {url!r}")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError(f"has no valid port: {url!r}") from None
+        return url
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or DEFAULT_PORT
+
+    def tls_context(self) -> ssl.SSLContext:
+        """A context that checks the broker's certificate and shows ours, if there is one.
+
+        Reads the files, so it blocks. Raises SettingsError where one cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(
+                ssl.Purpose.SERVER_AUTH, cafile=None if self.ca is None else str(self.ca)
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"broker.ca: {self.ca}: cannot be used: {error}") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert is not None:
+            try:
+                context.load_cert_chain(self.cert, self.key)
+            except (OSError, ssl.SSLError) as error:
+                raise SettingsError(
+                    f"broker.cert, broker.key: {self.cert}, {self.key}: cannot be used: {error}"
+                ) from None
+        return context
