@@ -1,0 +1,110 @@
+# The workshop. Needs Python 3.11 or newer with its venv module, git and make; everything else is
+# installed into .venv from the lock files in requirements/.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo smoke test test-wheel check format bench lock clean
+
+# PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
+PYTHON ?=
+# PYTEST_ARGS="tests/unit -k outbox" make test  runs a part.
+PYTEST_ARGS ?=
+# LOCK_ARGS=--upgrade make lock  takes newer versions; without it only what must change changes.
+LOCK_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+WHEEL_VENV := build/wheel-venv
+WHEEL_READY := $(WHEEL_VENV)/.ready
+WHEEL_TESTS := tests/unit tests/integration
+
+# Nobody's own environment leaks in. Debian keeps mosquitto in /usr/sbin, off a user's PATH.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_REQUIRE_VIRTUALENV
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PATH := $(PATH):/usr/sbin:/sbin
+
+PIP := -m pip install --quiet --quiet --require-hashes -r requirements/dev.txt
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Run three boxes with emulated vehicles, a broker and a console until Ctrl-C
+	@PYTHONPATH=demo $(BIN)/python -m nexus_demo
+
+smoke: $(READY) ## Prove the whole path once, with a broker outage and a kill -9; ends with JSON
+	@mkdir -p build
+	@PYTHONPATH=demo $(BIN)/python -m nexus_demo.smoke
+
+test: $(READY) ## Run every test on the source tree, then test the installed wheel
+	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-wheel
+
+test-wheel: $(READY) $(WHEEL_READY) ## Build the wheel, install it apart from the sources, test it
+	@rm -rf build/wheel build/wheel-run && mkdir -p build/wheel build/wheel-run
+	@$(BIN)/python -m hatchling build --target wheel --directory build/wheel
+	@$(WHEEL_VENV)/bin/python -m pip install --quiet --quiet --no-deps --force-reinstall \
+		build/wheel/nexus_core_agent-*.whl
+	@cd build/wheel-run && NEXUS_TESTED=wheel $(CURDIR)/$(WHEEL_VENV)/bin/pytest \
+		--config-file $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:cacheprovider \
+		$(addprefix $(CURDIR)/,$(WHEEL_TESTS))
+
+check: $(READY) ## Check format, lint, types and import directions
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Put the format right, and the lint findings that ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## Measure the budgets; ends with JSON
+	@mkdir -p build
+	@$(BIN)/python benchmarks/run.py
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
+
+lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
+	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
+		--extra obd --extra console --extra postgresql --extra demo --extra dev
+	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
+		--extra obd
+	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \
+		--extra console --extra postgresql
+
+clean: ## Remove what was built and every cache; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# -- set-up: silent when nothing changed ----------------------------------------------------------
+
+$(READY): requirements/dev.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what requirements/dev.txt locks into .venv" >&2
+	@$(BIN)/python $(PIP)
+	@$(BIN)/python -m pip install --quiet --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(WHEEL_READY): requirements/dev.txt | $(BIN)/python
+	@echo "Making $(WHEEL_VENV) for the wheel's tests" >&2
+	@$(BIN)/python -m venv --clear $(WHEEL_VENV)
+	@$(WHEEL_VENV)/bin/python $(PIP)
+	@touch $@
+
+# A candidate must run (a version manager's shim may not) and be able to make a venv.
+$(BIN)/python:
+	@new=""; \
+	for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		new="$$python"; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+		echo "Making .venv with $$("$$python" --version), $$(command -v "$$python")" >&2; \
+		exec "$$python" -m venv --clear .venv; \
+	done; \
+	if [ -n "$$new" ]; then \
+		echo "make: $$new cannot make a venv: its modules venv and ensurepip are needed" \
+			"(Debian and Ubuntu: apt-get install python3-venv)" >&2; \
+	else \
+		echo "make: no Python 3.11 or newer among: $(PYTHON) python3 python3.13 python3.12" \
+			"python3.11; name one with PYTHON=/path/to/python3" >&2; \
+	fi; \
+	exit 1

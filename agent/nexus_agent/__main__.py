@@ -1,0 +1,83 @@
+"""`nexus-agent`: the daemon's command line. Exit codes: 0 stopped, 1 failed, 2 wrong settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+
+from nexus_agent import __version__
+from nexus_agent.settings import SettingsError
+
+if TYPE_CHECKING:
+    from nexus_agent.config import AgentConfig, PluginSection
+
+
+@click.group()
+@click.version_option(__version__, prog_name="nexus-agent")
+def main() -> None:
+    """The Nexus Core agent. People use `nexus`; systemd uses this."""
+
+
+@main.command()
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/nexus/agent.toml"),
+    show_default=True,
+    help="The settings file.",
+)
+def run(file: Path) -> None:
+    """Run the agent in the foreground until SIGTERM."""
+    from nexus_agent import config, logs
+
+    try:
+        settings = config.load_config(file, os.environ)
+        plugins = config.plugin_sections(settings, str(file))
+    except SettingsError as error:
+        click.echo(f"nexus-agent: {error}", err=True)
+        sys.exit(2)
+    logs.configure(settings.log)
+    code = _live(settings, plugins)
+    logging.shutdown()
+    if threading.active_count() > 1:
+        # A thread that connects or a plugin's blocking call cannot be interrupted; everything
+        # durable is closed by now, and a stop must not wait for them.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
+    import uvloop
+
+    from nexus_agent import app
+    from nexus_agent.status.listener import StatusError
+    from nexus_agent.store.database import StoreError
+
+    log = structlog.get_logger("agent")
+
+    async def life() -> None:
+        await app.Agent(settings, plugins).run()
+
+    loop = uvloop.new_event_loop()
+    try:
+        with app.exclusive(settings.agent.state_dir):
+            loop.run_until_complete(life())
+    except (app.AgentError, StatusError, StoreError) as error:
+        log.error("cannot_run", error=str(error))  # noqa: TRY400 - the message says it all
+        return 1
+    except ExceptionGroup as group:
+        log.exception("service_died", error=str(group))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The composition root: builds the agent top-down on one screen, starts it last, stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NoReturn
+
+import structlog
+
+from nexus_agent.bus import Bus
+from nexus_agent.clock import Clock
+from nexus_agent.config import AgentConfig, PluginSection
+from nexus_agent.manage.commands import Commander
+from nexus_agent.plugin import BusEvent, EmitError
+from nexus_agent.protocol import Stream, Topic
+from nexus_agent.report import Reporter
+from nexus_agent.runtime.context import Services, VehicleNames
+from nexus_agent.runtime.supervisor import Supervised, Supervisor
+from nexus_agent.status.server import StatusServer
+from nexus_agent.store.database import Database
+from nexus_agent.store.journal import Journal
+from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.state import PluginState
+from nexus_agent.sync.link import Link
+from nexus_agent.sync.sender import Sender
+from nexus_agent.systemd import Notifier
+
+log = structlog.get_logger("agent")
+
+STOP_PLUGINS_S: Final = 2.5
+"""Plugins get this long to give back what they hold; the whole stop takes at most 5 s."""
+STOP_LINK_S: Final = 1.0
+TRIM_INTERVAL_S: Final = 60.0
+STATUS_INTERVAL_S: Final = 5.0
+WORKER_THREADS: Final = 8
+
+
+class AgentError(Exception):
+    """The agent cannot run; the message says why and what to do."""
+
+
+class Agent:
+    """The whole agent; `run` is its life. Construct it inside the running event loop."""
+
+    def __init__(self, config: AgentConfig, plugins: list[PluginSection]) -> None:
+        state_dir, broker = config.agent.state_dir, config.broker
+        topic = Topic(config.agent.id)
+        session = uuid.uuid4().hex
+
+        self.config = config
+        self.notifier = Notifier()
+        self.clock = Clock()
+        self.database = Database(state_dir)
+        self.outbox = Outbox(self.database, config.agent.id, self.clock)
+        self.workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="nexus-worker")
+        services = Services(
+            sink=self.outbox,
+            bus=Bus[BusEvent](),
+            clock=self.clock,
+            executor=self.workers,
+            state_of=lambda name: PluginState(self.database, name),
+            name_vehicle=VehicleNames(
+                _vehicle_key(state_dir / "vehicle.key"), show_vin=config.privacy.vin == "plain"
+            ),
+        )
+        self.supervisor = Supervisor(
+            [Supervised(item.name, item.plugin, item.settings) for item in plugins],
+            services,
+            self.clock,
+            self._tell_plugin_state,
+        )
+        self.commander = Commander(
+            config.agent.id,
+            self.outbox,
+            Journal(self.database),
+            self.supervisor,
+            self.clock,
+            frozenset(config.safety.allow),
+        )
+        self.reporter = Reporter(config, self.clock, self.database, self.outbox, self.supervisor)
+        self.link = Link(
+            broker,
+            broker,
+            topic,
+            session,
+            self.clock,
+            Sender(self.outbox, topic, broker.ack),
+            lambda: self.reporter.birth(session),
+            self.commander.receive,
+        )
+        self.reporter.link = self.link
+        self.server = StatusServer(config.agent.socket, self.reporter)
+        self.stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT, or until a service of the agent itself dies, which raises.
+
+        A clean stop ends the plugins, commits what they emitted, tells the console and closes.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        await self.database.open()
+        try:
+            await self.outbox.open()
+            await self._serve()
+        finally:
+            await self.database.close()
+            self.workers.shutdown(wait=False, cancel_futures=True)
+        log.info("stopped")
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as core:
+            sealing = core.create_task(self.outbox.run(), name="outbox")
+            status = core.create_task(self.server.run(), name="status")
+            await self.server.started()
+            link = core.create_task(self.link.run(), name="link")
+            plugins = core.create_task(self.supervisor.run(), name="supervisor")
+            others = [
+                core.create_task(self.commander.run(), name="commands"),
+                core.create_task(self._trim(), name="history"),
+                core.create_task(self._notify(), name="notify"),
+            ]
+            log.info("ready", device=self.config.agent.id, pid=os.getpid())
+            await self.stop.wait()
+
+            log.info("stopping")
+            self.reporter.stopping = True
+            self.notifier.send(STOPPING="1", STATUS="Stopping")
+            stuck = await _cancel([*others, plugins], STOP_PLUGINS_S)
+            self.outbox.close()
+            await sealing
+            await self.link.farewell("stopped")
+            stuck |= await _cancel([link, status], STOP_LINK_S)
+            if stuck:
+                await self._abandon(stuck)
+
+    async def _abandon(self, stuck: set[asyncio.Task[None]]) -> NoReturn:
+        """End the process over tasks that ignore their cancellation; nothing durable is open."""
+        names = [p.name for p in self.supervisor.plugins.values() if p.instance is not None]
+        log.error("stopped_the_hard_way", tasks=sorted(t.get_name() for t in stuck), plugins=names)
+        await self.database.close()
+        logging.shutdown()
+        os._exit(0)
+
+    async def _tell_plugin_state(self, item: Supervised) -> None:
+        data = {
+            "plugin": item.name,
+            "state": str(item.state),
+            "recoverable": item.state.recoverable,
+            "reason": item.reason or None,
+        }
+        try:
+            await self.outbox.emit("agent", [("plugin.state", data)], Stream.EVENT)
+        except EmitError as error:
+            log.warning("plugin_state_untold", plugin=item.name, error=str(error))
+
+    async def _trim(self) -> None:
+        history = self.config.history
+        while True:
+            await asyncio.sleep(TRIM_INTERVAL_S)
+            await self.outbox.trim(hours=history.hours, megabytes=history.megabytes)
+
+    async def _notify(self) -> None:
+        """READY once, then STATUS, and WATCHDOG for as long as this loop turns."""
+        self.notifier.send(READY="1", STATUS="Ready")
+        interval = min(self.notifier.watchdog_interval or STATUS_INTERVAL_S, STATUS_INTERVAL_S)
+        while True:
+            self.notifier.send(WATCHDOG="1", STATUS=f"Broker: {self.link.state}")
+            await asyncio.sleep(interval)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]], within: float) -> set[asyncio.Task[None]]:
+    """Cancel *tasks*; those that have not ended *within* seconds."""
+    for task in tasks:
+        task.cancel()
+    _, stuck = await asyncio.wait(tasks, timeout=within)
+    return stuck
+
+
+@contextmanager
+def exclusive(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder's lock: two agents on one outbox would number events twice."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AgentError(f"{state_dir}: cannot be used as state_dir: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AgentError(f"{state_dir}: another agent runs on this state_dir") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _vehicle_key(path: Path) -> bytes:
+    """The key that names cars; made on the first start. Give all boxes of a shop the same file."""
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = secrets.token_hex(32).encode()
+        new = path.with_suffix(".new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(path)
+    if len(key) < 32:
+        raise AgentError(f"{path}: holds {len(key)} bytes, a vehicle key has at least 32")
+    return key

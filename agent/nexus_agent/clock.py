@@ -1,0 +1,51 @@
+"""The box's clocks. Shops' PCs boot in 1970 and jump by years; order never depends on wall time."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from nexus_agent.protocol import Stamp
+
+BUILT: Final = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
+"""No event of this version can be older, in ns: the lowest floor of the wall clock."""
+
+_TIME_ERROR: Final = 5
+"""adjtimex(2): the clock is not synchronised to a reliable source."""
+_TIMEX_BYTES: Final = 256
+"""Room for struct timex (208 bytes on 64-bit Linux); zeroed, its `modes` change nothing."""
+_SYNC_CHECK_NS: Final = 10_000_000_000
+
+
+def _synchronised() -> bool:
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    state = int(ctypes.CDLL(None).adjtimex(buffer))
+    return 0 <= state < _TIME_ERROR
+
+
+class Clock:
+    """Stamps events. `floor` (ns) is the newest time that this box has ever written down."""
+
+    def __init__(self, floor: int = 0) -> None:
+        self._floor = max(floor, BUILT)
+        self.boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self._checked = -_SYNC_CHECK_NS
+        self._synced = False
+        self._started = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def raise_floor(self, floor: int) -> None:
+        """Never go below *floor* from now on."""
+        self._floor = max(self._floor, floor)
+
+    def stamp(self) -> Stamp:
+        """Now. Below the floor the wall time is the floor plus the time since start, unsynced."""
+        mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if mono - self._checked >= _SYNC_CHECK_NS:
+            self._synced, self._checked = _synchronised(), mono
+        wall = time.time_ns()
+        if wall < self._floor:
+            return Stamp(self._floor + mono - self._started, mono, self.boot, synced=False)
+        return Stamp(wall, mono, self.boot, self._synced)

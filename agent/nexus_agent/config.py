@@ -1,0 +1,132 @@
+"""The agent's settings: every section of agent.toml, and the plugins' own sections behind it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from nexus_agent import discovery, protocol, settings
+from nexus_agent.broker import BrokerAddress
+from nexus_agent.logs import LogSettings
+from nexus_agent.plugin import Plugin, Safety, Settings
+from nexus_agent.settings import Section, SettingsError
+
+
+def _hostname_as_id() -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")[:63]
+
+
+class AgentSection(Section):
+    """What `[agent]` takes."""
+
+    id: str = Field(default_factory=_hostname_as_id)
+    """The box's name in the fleet; the host's name if none is given."""
+    state_dir: Path = Path("/var/lib/nexus")
+    socket: Path = Path("/run/nexus/agent.sock")
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, device: str) -> str:
+        return protocol.check_device_id(device)
+
+
+class BrokerSection(BrokerAddress):
+    """What `[broker]` takes."""
+
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 60
+    presence_interval_s: Annotated[int, Field(ge=10, le=86_400)] = 1800
+    """Longest silence that an online box allows itself."""
+    ack: Literal["console", "broker"] = "console"
+    """Who has to have an event before it is released. `broker` is for brokers with no console
+    behind them: what the broker loses is then lost."""
+
+
+class PrivacySection(Section):
+    """What `[privacy]` takes."""
+
+    vin: Literal["reference", "plain"] = "reference"
+    """Whether a VIN may leave the box, or only a keyed reference to it."""
+
+
+class SafetySection(Section):
+    """What `[safety]` takes."""
+
+    allow: tuple[Safety, ...] = (Safety.READ,)
+    """Classes of commands that may be done on this box when the console asks."""
+
+
+class HistorySection(Section):
+    """What `[history]` takes: how long delivered events stay on the box for people here."""
+
+    hours: Annotated[float, Field(ge=0)] = 72.0
+    megabytes: Annotated[float, Field(ge=0)] = 64.0
+
+
+class AgentConfig(Section):
+    """agent.toml as a whole."""
+
+    agent: AgentSection = Field(default_factory=AgentSection)
+    broker: BrokerSection
+    log: LogSettings = Field(default_factory=LogSettings)
+    privacy: PrivacySection = Field(default_factory=PrivacySection)
+    safety: SafetySection = Field(default_factory=SafetySection)
+    history: HistorySection = Field(default_factory=HistorySection)
+    plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSection:
+    """One `[plugins.<name>]`: the plugin's class (None if it is switched off) and its settings."""
+
+    name: str
+    plugin: type[Plugin[Any]] | None
+    settings: Settings | None
+
+
+def load_config(file: Path, environ: Mapping[str, str]) -> AgentConfig:
+    """Read and check agent.toml, the plugins' sections too. Raises SettingsError."""
+    config = settings.load(AgentConfig, file, environ)
+    plugin_sections(config, str(file))
+    return config
+
+
+def plugin_sections(config: AgentConfig, source: str) -> list[PluginSection]:
+    """Every `[plugins.<name>]` against its plugin's own model. Raises SettingsError.
+
+    A plugin that is switched off is not imported and its keys are not looked at.
+    """
+    found: list[PluginSection] = []
+    for name, section in config.plugins.items():
+        keys = dict(section)
+        enabled = _as_bool(keys.pop("enabled", True), f"{source}: plugins.{name}.enabled")
+        if not enabled:
+            found.append(PluginSection(name, None, None))
+            continue
+        try:
+            plugin = discovery.load(name)
+        except discovery.DiscoveryError as error:
+            raise SettingsError(f"{source}: plugins.{name}: {error}") from None
+        checked = settings.validate(plugin.settings_model, keys, source, at=("plugins", name))
+        found.append(PluginSection(name, plugin, checked))
+    enabled_names = {section.name for section in found if section.plugin is not None}
+    for item in found:
+        missing = set(item.plugin.requires if item.plugin else ()) - enabled_names
+        if missing:
+            raise SettingsError(
+                f"{source}: plugins.{item.name}: needs the plugin {min(missing)!r} enabled too"
+            )
+    return found
+
+
+def _as_bool(value: Any, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"true", "false", "1", "0"}:
+        return value.lower() in {"true", "1"}
+    raise SettingsError(f"{where}: must be true or false, not {value!r}")

@@ -1,0 +1,345 @@
+"""What the box says of itself: the answers of the status socket, and the birth document."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from nexus_agent import __version__
+from nexus_agent.bus import Bus
+from nexus_agent.clock import Clock
+from nexus_agent.config import AgentConfig
+from nexus_agent.plugin import commands_of
+from nexus_agent.protocol import (
+    MAX_EPOCH,
+    Event,
+    Presence,
+    Segment,
+    SegmentError,
+    Stream,
+    format_time,
+    open_segment,
+)
+from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
+from nexus_agent.status.source import QueryError
+from nexus_agent.store import segments
+from nexus_agent.store.database import Database
+from nexus_agent.store.outbox import Outbox
+from nexus_agent.sync.link import Link, LinkState
+
+SCHEMA: Final = 1
+SCAN_SEGMENTS: Final = 50
+"""Segments read at a time when looking for events that fit a question."""
+_CURSOR = re.compile(r"(alert|event|telemetry|log)/(\d{1,6})/(\d{1,14})")
+
+
+class Reporter:
+    """Implements `nexus_agent.status.source.Source` over the agent's parts."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        clock: Clock,
+        database: Database,
+        outbox: Outbox,
+        supervisor: Supervisor,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._database = database
+        self._outbox = outbox
+        self._supervisor = supervisor
+        self._started = clock.stamp()
+        self._sealed: Bus[Segment] = Bus()
+        self.link: Link | None = None
+        self.stopping = False
+        outbox.on_sealed(self._sealed.publish)
+
+    async def birth(self, session: str) -> Presence:
+        """The document that is published on every connection."""
+        return Presence(
+            online=True,
+            session=session,
+            time=format_time(self._clock.stamp().wall),
+            agent=__version__,
+            boot=self._clock.boot,
+            hostname=socket.gethostname(),
+            interval=self._config.broker.presence_interval_s,
+            epoch=self._outbox.epoch,
+            next={stream: self._outbox.position(stream)[1] for stream in Stream},
+            plugins={
+                item.name: f"{item.plugin.version} {item.state}"
+                for item in self._supervisor.plugins.values()
+                if item.plugin is not None
+            },
+        )
+
+    # -- GET /v1/status ----------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        waiting = await self._outbox.status()
+        oldest = min((s.oldest for s in waiting if s.oldest is not None), default=None)
+        link = self.link
+        return {
+            "v": SCHEMA,
+            "device": self._config.agent.id,
+            "version": __version__,
+            "pid": os.getpid(),
+            "boot": self._clock.boot,
+            "uptime_s": round((self._clock.stamp().mono - self._started.mono) / 1e9, 1),
+            "state": self._state(),
+            "health": self._health(),
+            "broker": {
+                "url": self._config.broker.url,
+                "state": str(link.state) if link else str(LinkState.CONNECTING),
+                "since": _time(link.since) if link else None,
+                "error": (link.error or None) if link else None,
+                "attempt": link.attempt if link else 0,
+            },
+            "outbox": {
+                "pending_events": sum(s.pending_events for s in waiting),
+                "pending_bytes": sum(s.pending_bytes for s in waiting),
+                "oldest": _time(oldest),
+            },
+            "plugins": {name: str(p.state) for name, p in self._supervisor.plugins.items()},
+        }
+
+    def _state(self) -> str:
+        if self.stopping:
+            return "stopping"
+        online = self.link is not None and self.link.state is LinkState.CONNECTED
+        return "online" if online else "offline"
+
+    def _health(self) -> list[dict[str, str]]:
+        """Sentences about the box, worst first."""
+        found: list[tuple[str, str]] = []
+        for item in self._supervisor.plugins.values():
+            if item.state in {PluginState.FAILED, PluginState.QUARANTINED}:
+                found.append(("critical", f"Plugin {item.name} is {item.state}: {item.reason}."))
+            elif item.state is PluginState.BACKOFF:
+                found.append(("warning", f"Plugin {item.name} restarts: {item.reason}."))
+        link = self.link
+        if link is not None and link.state is LinkState.DENIED:
+            found.append(("critical", f"The broker refuses this box: {link.error}."))
+        elif link is not None and link.state is not LinkState.CONNECTED:
+            why = f": {link.error}" if link.error else ""
+            found.append(("warning", f"Not connected to {self._config.broker.url}{why}."))
+        if self._outbox.refused_acknowledgements:
+            count = self._outbox.refused_acknowledgements
+            found.append(("warning", f"{count} impossible acknowledgements were refused."))
+        if not self._clock.stamp().synced:
+            found.append(("warning", "The clock is not synchronised; events say so."))
+        order = {"critical": 0, "warning": 1}
+        found.sort(key=lambda sentence: order[sentence[0]])
+        if not found:
+            found.append(("ok", "Everything works."))
+        return [{"level": level, "text": text} for level, text in found]
+
+    # -- GET /v1/plugins, /v1/outbox ---------------------------------------------------------
+
+    def plugins(self) -> dict[str, Any]:
+        found = [_plugin(item) for item in self._supervisor.plugins.values()]
+        return {"v": SCHEMA, "plugins": found}
+
+    async def outbox(self) -> dict[str, Any]:
+        pages = await self._database.read("PRAGMA page_count")
+        size = await self._database.read("PRAGMA page_size")
+        return {
+            "v": SCHEMA,
+            "epoch": self._outbox.epoch,
+            "database_bytes": pages[0][0] * size[0][0],
+            "streams": [
+                {
+                    "stream": str(s.stream),
+                    "next": s.next,
+                    "acknowledged": s.acknowledged,
+                    "pending_events": s.pending_events,
+                    "pending_segments": s.pending_segments,
+                    "pending_bytes": s.pending_bytes,
+                    "oldest": _time(s.oldest),
+                }
+                for s in await self._outbox.status()
+            ],
+        }
+
+    # -- GET /v1/events ----------------------------------------------------------------------
+
+    async def events(
+        self, *, after: str | None, limit: int, event_type: str | None, stream: Stream | None
+    ) -> dict[str, Any]:
+        """See `Source.events`. A cursor is `stream/epoch/seq`, or several joined by commas: only
+        the streams that it names are looked at.
+        """
+        streams = [stream] if stream else list(Stream)
+        if after is None:
+            pages = {one: await self._newest(one, limit, event_type) for one in streams}
+            chosen = list(heapq.merge(*pages.values(), key=_by_time))[-limit:]
+            reached = {
+                one: (self._outbox.epoch, self._outbox.position(one)[1] - 1) for one in streams
+            }
+        else:
+            reached = _parse_cursor(after, streams)
+            pages = {
+                one: await self._behind(one, start, limit, event_type)
+                for one, start in reached.items()
+            }
+            chosen = list(heapq.merge(*pages.values(), key=_by_time))[:limit]
+            reached |= {event.stream: (event.epoch, event.seq) for event in chosen}
+        return {
+            "v": SCHEMA,
+            "events": [_document(event) for event in chosen],
+            "next": ",".join(f"{one}/{e}/{seq}" for one, (e, seq) in reached.items()),
+        }
+
+    async def _behind(
+        self, stream: Stream, start: tuple[int, int], limit: int, event_type: str | None
+    ) -> list[Event]:
+        """The first *limit* events of one stream behind (epoch, seq) *start*, in order."""
+        target = segments.row_id(start[0], start[1] + 1)
+        rows = await self._database.read(segments.CONTAINING[stream], (target,))
+        edge = (rows[0][0] or target) - 1
+        found: list[Event] = []
+        while len(found) < limit:
+            rows = await self._database.read(segments.NEXT[stream], (edge, SCAN_SEGMENTS))
+            for row in rows:
+                found += [
+                    event
+                    for event in _readable(segments.from_row(stream, row))
+                    if (event.epoch, event.seq) > start and event_type in {None, event.type}
+                ]
+            if len(rows) < SCAN_SEGMENTS:
+                break
+            edge = rows[-1][0]
+        return found[:limit]
+
+    async def _newest(self, stream: Stream, limit: int, event_type: str | None) -> list[Event]:
+        """The last *limit* events of one stream, in order."""
+        edge = segments.row_id(MAX_EPOCH + 1, 0)
+        found: list[Event] = []
+        while len(found) < limit:
+            rows = await self._database.read(segments.BEFORE[stream], (edge, SCAN_SEGMENTS))
+            for row in rows:
+                page = _readable(segments.from_row(stream, row))
+                found = [e for e in page if event_type in {None, e.type}] + found
+                if len(found) >= limit:
+                    break
+            if len(rows) < SCAN_SEGMENTS:
+                break
+            edge = rows[-1][0]
+        return found[-limit:]
+
+    @asynccontextmanager
+    async def follow(
+        self, *, event_type: str | None, stream: Stream | None
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Events as they are committed, from now on."""
+        async with self._sealed.subscribe() as subscription:
+
+            async def documents() -> AsyncIterator[dict[str, Any]]:
+                async for segment in subscription:
+                    if stream is not None and segment.stream is not stream:
+                        continue
+                    for event in _readable(segment):
+                        if event_type is None or event.type == event_type:
+                            yield _document(event)
+
+            yield documents()
+
+    # -- GET /metrics ------------------------------------------------------------------------
+
+    async def metrics(self) -> str:
+        """Prometheus text format 0.0.4."""
+        online = self.link is not None and self.link.state is LinkState.CONNECTED
+        lines = ["# TYPE nexus_online gauge", f"nexus_online {int(online)}"]
+        for name, help_text, value in _OUTBOX_METRICS:
+            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+            lines += [
+                f'{name}{{stream="{s.stream}"}} {getattr(s, value)}'
+                for s in await self._outbox.status()
+            ]
+        lines.append("# TYPE nexus_plugin_running gauge")
+        lines += [
+            f'nexus_plugin_running{{plugin="{p.name}"}} {int(p.state is PluginState.RUNNING)}'
+            for p in self._supervisor.plugins.values()
+        ]
+        lines.append("# TYPE nexus_plugin_events_total counter")
+        lines += [
+            f'nexus_plugin_events_total{{plugin="{p.name}"}} {p.counters.events}'
+            for p in self._supervisor.plugins.values()
+        ]
+        return "\n".join(lines) + "\n"
+
+
+_OUTBOX_METRICS: Final = (
+    ("nexus_outbox_next", "Next sequence number.", "next"),
+    ("nexus_outbox_acknowledged", "Last sequence number that is acknowledged.", "acknowledged"),
+    ("nexus_outbox_pending_events", "Events that wait.", "pending_events"),
+    ("nexus_outbox_pending_bytes", "Bytes that wait.", "pending_bytes"),
+)
+
+
+def _plugin(item: Supervised) -> dict[str, Any]:
+    plugin = item.plugin
+    return {
+        "name": item.name,
+        "version": plugin.version if plugin else None,
+        "description": plugin.description if plugin else None,
+        "state": str(item.state),
+        "recoverable": item.state.recoverable,
+        "since": _time(item.since or None),
+        "restarts": item.restarts,
+        "reason": item.reason or None,
+        "last_error": item.last_error or None,
+        "report": item.counters.report or None,
+        "events": item.counters.events,
+        "commands": [f"{item.name}.{name}" for name in commands_of(plugin)] if plugin else [],
+    }
+
+
+def _readable(segment: Segment) -> list[Event]:
+    """The events of a segment; none of a damaged one, which the outbox's salvage deals with."""
+    try:
+        return open_segment(segment)
+    except SegmentError:
+        return []
+
+
+def _document(event: Event) -> dict[str, Any]:
+    return {
+        "cursor": f"{event.stream}/{event.epoch}/{event.seq}",
+        "epoch": event.epoch,
+        "stream": str(event.stream),
+        "seq": event.seq,
+        "type": event.type,
+        "source": event.source,
+        "time": format_time(event.time),
+        "synced": event.synced,
+        "data": event.data,
+    }
+
+
+def _by_time(event: Event) -> int:
+    return event.time
+
+
+def _parse_cursor(text: str, streams: list[Stream]) -> dict[Stream, tuple[int, int]]:
+    """Where to start in each of *streams* that the cursor names; "" is before all of them."""
+    if not text:
+        return dict.fromkeys(streams, (0, 0))
+    found: dict[Stream, tuple[int, int]] = {}
+    for part in text.split(","):
+        match = _CURSOR.fullmatch(part)
+        if match is None:
+            raise QueryError(f"after={text!r} is not a cursor, such as 'event/1/42'")
+        if Stream(match[1]) in streams:
+            found[Stream(match[1])] = int(match[2]), int(match[3])
+    return found
+
+
+def _time(nanoseconds: int | None) -> str | None:
+    return None if nanoseconds is None else format_time(nanoseconds)

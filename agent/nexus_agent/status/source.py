@@ -1,0 +1,53 @@
+"""What the status socket shows: the agent implements `Source`, the server only asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from nexus_agent.protocol import Stream
+
+
+class QueryError(ValueError):
+    """A request asks for what cannot be; its message is the answer, with status 400."""
+
+
+class UnavailableError(Exception):
+    """The agent cannot say at the moment; its message is the answer, with status 503."""
+
+
+class Source(Protocol):
+    """Answers about the running agent, as values that JSON can carry.
+
+    Every method may raise UnavailableError. docs/reference has the keys of each document.
+    """
+
+    def status(self) -> dict[str, Any]:
+        """The whole box on one screen: `/v1/status`."""
+
+    def plugins(self) -> dict[str, Any]:
+        """Every plugin, also those that are switched off: `/v1/plugins`."""
+
+    async def outbox(self) -> dict[str, Any]:
+        """What waits for the console, stream by stream: `/v1/outbox`."""
+
+    async def events(
+        self, *, after: str | None, limit: int, event_type: str | None, stream: Stream | None
+    ) -> dict[str, Any]:
+        """Up to *limit* events of the local history, ascending, and `next` to go on from.
+
+        *after* is the cursor of an event or a `next`, "" stands before the oldest event that is
+        kept, and None asks for the newest *limit* events. QueryError where *after* is no cursor.
+        """
+
+    def follow(
+        self, *, event_type: str | None, stream: Stream | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        """Every event that is committed while the block is open, as `events` shows it.
+
+        The iterator bounds its own queue; for a reader that is too slow it ends.
+        """
+
+    async def metrics(self) -> str:
+        """Prometheus text format 0.0.4, of the last line its newline too."""

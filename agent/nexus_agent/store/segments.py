@@ -1,0 +1,94 @@
+"""Segments in their tables: the SQL of the outbox, run on the writer thread or by the reader."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from nexus_agent.protocol import MAX_SEQUENCE, Segment, Stream
+from nexus_agent.store.models import SEGMENT_TABLES
+
+EPOCH_SHIFT: Final = 44
+
+
+def row_id(epoch: int, seq: int) -> int:
+    """Row id of a segment whose first sequence is *seq*: sorts by epoch, then sequence."""
+    return epoch << EPOCH_SHIFT | seq
+
+
+_COLUMNS: Final = "id, last, count, first_time, last_time, crc, payload"
+# The table names are ours, so the statements are built from them once.
+INSERT: Final = {
+    stream: f"INSERT INTO {table} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+NEXT: Final = {
+    stream: f"SELECT {_COLUMNS} FROM {table} WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+BEFORE: Final = {
+    stream: f"SELECT {_COLUMNS} FROM {table} WHERE id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+CONTAINING: Final = {
+    stream: f"SELECT max(id) FROM {table} WHERE id <= ?"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+PENDING: Final = {
+    stream: (
+        "SELECT count(*), total(count), total(length(payload)), min(first_time) "  # noqa: S608
+        f"FROM {table} WHERE id > ?"
+    )
+    for stream, table in SEGMENT_TABLES.items()
+}
+LAST: Final = {
+    stream: (
+        f"SELECT id, last, last_time FROM {table} WHERE id BETWEEN ? AND ? "  # noqa: S608
+        "ORDER BY id DESC LIMIT 1"
+    )
+    for stream, table in SEGMENT_TABLES.items()
+}
+HISTORY_BYTES: Final = {
+    stream: (
+        f"SELECT id, last_time, length(payload) FROM {table} "  # noqa: S608
+        "WHERE id <= ? ORDER BY id DESC"
+    )
+    for stream, table in SEGMENT_TABLES.items()
+}
+DELETE_THROUGH: Final = {
+    stream: f"DELETE FROM {table} WHERE id <= ?"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+
+
+def insert(connection: sqlite3.Connection, segment: Segment) -> None:
+    """Append a sealed segment."""
+    connection.execute(
+        INSERT[segment.stream],
+        (
+            row_id(segment.epoch, segment.first),
+            segment.last,
+            segment.count,
+            segment.first_time,
+            segment.last_time,
+            segment.crc,
+            segment.payload,
+        ),
+    )
+
+
+def from_row(stream: Stream, row: Sequence[Any]) -> Segment:
+    """The segment of one row of `_COLUMNS`."""
+    identity, last, count, first_time, last_time, crc, payload = row
+    return Segment(
+        stream=stream,
+        epoch=identity >> EPOCH_SHIFT,
+        first=identity & MAX_SEQUENCE,
+        last=last,
+        count=count,
+        first_time=first_time,
+        last_time=last_time,
+        crc=crc,
+        payload=payload,
+    )

@@ -1,0 +1,100 @@
+"""aiomqtt's client, taught to say what the broker answered to a publish.
+
+aiomqtt 2.5 returns normally from a publish that the broker denied: MQTT 5 tells of it in the
+PUBACK's reason code only (MQTT 5.0 section 3.4.2.1). This subclass is the one place that touches
+aiomqtt's inside, which is why its version is pinned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import aiomqtt
+from paho.mqtt.client import MQTT_ERR_SUCCESS
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from nexus_agent.protocol import CONTENT_ENCODING, CONTENT_TYPE, UserProperties
+
+CONNECT_TIMEOUT_S: Final = 10.0
+PUBACK_TIMEOUT_S: Final = 60.0
+NODELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Without it a publish of 64 KB waits for the delayed ACK of the one before."""
+
+
+class Denied(aiomqtt.MqttError):
+    """The broker refused a publish; the message names the topic and the broker's reason."""
+
+
+class Client(aiomqtt.Client):
+    """An MQTT 5 client whose `publish_checked` raises Denied where the broker denies."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pubacks: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._client.connect_timeout = CONNECT_TIMEOUT_S
+
+    def _on_publish(
+        self,
+        client: Any,
+        userdata: Any,
+        mid: int,
+        reason_code: ReasonCode,
+        properties: Properties,
+    ) -> None:
+        puback = self._pubacks.pop(mid, None)
+        if puback is not None and not puback.done():
+            puback.set_result(reason_code)
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    async def publish_checked(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> None:
+        """Publish with QoS 1 and wait for the PUBACK. Raises Denied or MqttError."""
+        info = self._client.publish(topic, payload, 1, retain, properties)
+        if info.rc != MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
+        puback: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
+        # No PUBACK can have been read yet: reading happens in this very loop.
+        self._pubacks[info.mid] = puback
+        try:
+            async with asyncio.timeout(PUBACK_TIMEOUT_S):
+                reason = await puback
+        except TimeoutError:
+            raise aiomqtt.MqttError(
+                f"the broker did not acknowledge a publish within {PUBACK_TIMEOUT_S:g} s"
+            ) from None
+        finally:
+            self._pubacks.pop(info.mid, None)
+        if reason.is_failure:
+            raise Denied(f"the broker denies publishing to {topic}: {reason}")
+
+
+def data_properties(user: UserProperties) -> Properties:
+    """MQTT 5 properties of an `up/data` message."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = CONTENT_TYPE
+    properties.UserProperty = [*user, ("encoding", CONTENT_ENCODING)]
+    return properties
+
+
+def will_properties(delay_s: int) -> Properties:
+    """The broker publishes the will only when the box stays away for *delay_s*."""
+    properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+    properties.WillDelayInterval = delay_s
+    return properties
+
+
+def connect_properties(session_expiry_s: int) -> Properties:
+    """The broker keeps the session, and what is sent down meanwhile, for *session_expiry_s*."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = session_expiry_s
+    return properties

@@ -1,0 +1,75 @@
+"""What console.toml may say."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field, field_validator
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from nexus_agent.broker import BrokerAddress
+from nexus_agent.logs import LogSettings
+from nexus_agent.settings import Section
+
+_SQLITE: Final = "sqlite:////absolute/path.db"
+_POSTGRESQL: Final = "postgresql+psycopg://user@host/name"
+
+
+class ServerSettings(Section):
+    """`[server]`: where people's browsers and scripts reach the console."""
+
+    listen: str = "127.0.0.1:8080"
+    behind_proxy: bool = False
+    """Believe X-Forwarded-For and -Proto of a reverse proxy on this machine."""
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, listen: str) -> str:
+        host, colon, port = listen.rpartition(":")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"must be host:port, such as 127.0.0.1:8080, not {listen!r}")
+        return listen
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class DatabaseSettings(Section):
+    """`[database]`: SQLite for one machine, PostgreSQL for more."""
+
+    url: str
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            parts = make_url(url)
+        except (ArgumentError, ValueError):
+            raise ValueError(f"must be {_SQLITE} or {_POSTGRESQL}") from None
+        if parts.drivername == "sqlite":
+            if not (parts.database or "").startswith("/"):
+                raise ValueError(f"must name an absolute path: {_SQLITE}")
+        elif parts.drivername != "postgresql+psycopg":
+            raise ValueError(f"must be {_SQLITE} or {_POSTGRESQL}")
+        return url
+
+
+class BrokerSettings(BrokerAddress):
+    """`[broker]`: the address, and how this console shows itself there."""
+
+    client_id: str = Field(default="console", pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """Names the session that the broker keeps while the console is away: one of its own each."""
+    keepalive_s: int = Field(default=60, ge=5, le=3600)
+    session_expiry_s: int = Field(default=86_400, ge=60, le=0xFFFF_FFFE)
+
+
+class ConsoleSettings(Section):
+    """The whole file."""
+
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings
+    broker: BrokerSettings
+    log: LogSettings = LogSettings()

@@ -1,0 +1,1 @@
+"""The console's database: its tables and the engines that reach it."""

@@ -1,0 +1,109 @@
+"""Reaching the database: one writer, a few readers, and the schema brought to its head."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from nexus_migrations import HEADS, upgrade
+
+READERS: Final = 4
+BUSY_TIMEOUT_S: Final = 5.0
+"""How long SQLite waits for another process, such as `nexus-console user add`."""
+
+
+class Database:
+    """The two ways in. Both block, so they are for threads, never for the event loop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        # A pool of one connection is what makes all writers of this process queue up.
+        self._writer = _engine(url, size=1, read_only=False)
+        self._readers = _engine(url, size=READERS, read_only=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction on the one writing connection: committed at the end or not at all."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A read-only connection. Keep it short: an open read holds back SQLite's checkpoint."""
+        with self._readers.connect() as connection:
+            yield connection
+
+    def prepare(self) -> None:
+        """Bring the schema to its head. Alembic is only imported where it is behind."""
+        with self._writer.begin() as connection:
+            if _revision(connection) != HEADS["console"]:
+                upgrade("console", connection)
+
+    def check(self) -> None:
+        """Raise SQLAlchemyError unless the database answers."""
+        with self.read() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self._readers.dispose()
+        self._writer.dispose()
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """What the driver said, in one line and without the statement."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def storable(text: str) -> str:
+    """*text* as every database takes it: PostgreSQL's cannot hold NUL, UTF-8 no lone surrogate."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _engine(url: str, *, size: int, read_only: bool) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(
+            url,
+            pool_size=size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            execution_options={"postgresql_readonly": True} if read_only else {},
+        )
+    engine = create_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        # SQLAlchemy sends BEGIN itself (below): sqlite3 would only do so before a write.
+        connect_args={
+            "timeout": BUSY_TIMEOUT_S,
+            "isolation_level": None,
+            "check_same_thread": False,
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Only FULL survives a power cut: nothing is acknowledged before it is on the disk.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -65536")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine

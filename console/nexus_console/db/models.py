@@ -1,0 +1,201 @@
+"""The tables. Times are nanoseconds since the Unix epoch; JSON is kept as text.
+
+The same schema runs on SQLite and PostgreSQL. Tables that are filled by the million are clustered
+by their key (`WITHOUT ROWID` on SQLite), and hold integers where a name would be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from nexus_agent.protocol import Stream
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+STREAM_CODES: Final = {Stream.ALERT: 0, Stream.EVENT: 1, Stream.TELEMETRY: 2, Stream.LOG: 3}
+STREAMS: Final = {code: stream for stream, code in STREAM_CODES.items()}
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("created", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("online", Boolean, nullable=False),
+    Column("session", String(64)),
+    Column("reason", Text),
+    Column("since", BigInteger, nullable=False),
+    # The last birth document as it came, when it came, and the interval it states in seconds.
+    Column("birth", Text),
+    Column("born", BigInteger),
+    Column("interval", Integer),
+    # Events stored so far, which is the position of the newest one.
+    Column("events", BigInteger, nullable=False),
+    Column("command_counter", BigInteger, nullable=False),
+)
+
+# One row for each (device, epoch, stream): how far it has come.
+streams = Table(
+    "streams",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device_id", ForeignKey("devices.id"), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("stream", SmallInteger, nullable=False),
+    Column("high_water", BigInteger, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
+    Column("conflicts", BigInteger, nullable=False),
+    Column("undecodable", BigInteger, nullable=False),
+    # The last sequence of an epoch that the box has ended; NULL while it is open.
+    Column("closed", BigInteger),
+    UniqueConstraint("device_id", "epoch", "stream"),
+)
+
+# What came out of order, above the high-water mark.
+ranges = Table(
+    "ranges",
+    metadata,
+    Column("stream_id", ForeignKey("streams.id"), primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What the box has declared lost and what has not come late all the same.
+losses = Table(
+    "losses",
+    metadata,
+    Column("stream_id", ForeignKey("streams.id"), primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The CRC of each segment taken in: other content under the same numbers is found by it.
+segments = Table(
+    "segments",
+    metadata,
+    Column("stream_id", ForeignKey("streams.id"), primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("last", BigInteger, primary_key=True),
+    Column("crc", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Segments kept as they came: `undecodable`, or in `conflict` with one that came before.
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("stream_id", ForeignKey("streams.id"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("crc", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    UniqueConstraint("stream_id", "kind", "first", "last", "crc"),
+)
+
+# Messages that are not protocol v1. The newest few are kept for the person who looks into it.
+unreadable = Table(
+    "unreadable",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("properties", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("received", BigInteger, nullable=False),
+)
+
+# `position` numbers a device's events in the order of their arrival, without a gap: a reader who
+# goes on from a position misses nothing that comes late. That (device, epoch, stream, seq) is
+# there once is held by the marks in `streams` and `ranges`, written in the same transaction.
+events = Table(
+    "events",
+    metadata,
+    Column("device_id", ForeignKey("devices.id"), primary_key=True),
+    Column("stream", SmallInteger, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    # The event's JSON line exactly as the box stored it.
+    Column("line", Text, nullable=False),
+    Index(None, "device_id", "type", "position"),
+    Index(None, "device_id", "type", "time"),
+    sqlite_with_rowid=False,
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("device_id", ForeignKey("devices.id"), nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("args", Text, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("progress", Text),
+    Column("result", Text),
+    Column("error", Text),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    # The envelope as it is published, byte for byte the same each time.
+    Column("envelope", Text, nullable=False),
+    UniqueConstraint("device_id", "counter"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+)
+
+# A token is known by its SHA-256 only.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)

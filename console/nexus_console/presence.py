@@ -1,0 +1,87 @@
+"""Who is there: birth documents, farewells and wills, and what they make of a device's status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Row, select, update
+
+from nexus_agent.protocol import Presence, ProtocolError, parse_time
+from nexus_console.db.engine import storable
+from nexus_console.db.models import devices
+
+STALE_AFTER: Final = 2.5
+"""Silent intervals after which a device that says it is online is no longer believed."""
+
+DEFAULT_INTERVAL_S: Final = 60
+MAX_INTERVAL_S: Final = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """since is in ns since 1970; reason is for people."""
+
+    status: Literal["online", "offline", "stale"]
+    reason: str | None
+    since: int
+
+
+def apply(
+    connection: Connection, device_id: int, presence: Presence, *, retained: bool, received: int
+) -> bool:
+    """Record *presence*; True if the box has just come up, so that it may be told things.
+
+    retained: the broker handed out what it had kept, so the box was not heard just now. A will or
+    farewell of another session than that of the last birth is left aside: the box is back already.
+    """
+    row = connection.execute(select(devices).where(devices.c.id == device_id)).one()
+    if not presence.online:
+        if row.session in {None, presence.session} and (row.online or row.session is None):
+            values = {
+                "online": False,
+                "session": presence.session,
+                "reason": storable(presence.reason or "the connection was lost"),
+                "since": received,
+            }
+            connection.execute(update(devices).where(devices.c.id == device_id).values(values))
+        return False
+    changed = not row.online or row.session != presence.session
+    interval = presence.interval
+    values = {
+        "online": True,
+        "session": presence.session,
+        "reason": None,
+        "since": received if changed else row.since,
+        "last_seen": _last_seen(row, presence, retained=retained, received=received),
+        "birth": presence.encode().decode(),
+        "born": received,
+        "interval": interval if interval and 1 <= interval <= MAX_INTERVAL_S else None,
+    }
+    connection.execute(update(devices).where(devices.c.id == device_id).values(values))
+    return changed or not retained
+
+
+def status_of(row: Row[Any], now: int) -> Status:
+    """A device's status at *now* (ns since 1970)."""
+    if row.birth is None and row.session is None:
+        return Status("stale", "it has sent data, but no birth document yet", row.since)
+    if not row.online:
+        return Status("offline", row.reason, row.since)
+    interval = row.interval or DEFAULT_INTERVAL_S
+    believed_until = row.last_seen + int(STALE_AFTER * interval * 1e9)
+    if now > believed_until:
+        text = f"nothing heard for {STALE_AFTER * interval:g} s; it promised a word every {interval} s"
+        return Status("stale", text, believed_until)
+    return Status("online", None, row.since)
+
+
+def _last_seen(row: Row[Any], presence: Presence, *, retained: bool, received: int) -> int:
+    if not retained:
+        return received
+    if row.birth is not None or presence.time is None:
+        return int(row.last_seen)
+    try:
+        return min(max(parse_time(presence.time), 0), received)
+    except ProtocolError:
+        return int(row.last_seen)

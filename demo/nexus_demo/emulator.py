@@ -1,0 +1,97 @@
+"""One emulated car behind a TCP adapter: `python -m nexus_demo.emulator SCENARIO --port N`.
+
+elmulator's engine answers; this adds what makes a car of a script. Its memory is one for all
+connections, the trouble codes change when they are cleared and not when they are read, and live
+values go round instead of standing still at the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from elmulator.server import EngineState, Scenario, normalize  # type: ignore[import-untyped]
+
+CLEAR: Final = "04"
+MEMORY: Final = frozenset({"03", "07", "0A", "0101"})
+"""What a clear changes (SAE J1979): stored, pending and permanent codes, the monitor status."""
+
+_LINE_END: Final = re.compile(rb"[\r\n]")
+
+
+class Car:
+    """A scenario with a memory."""
+
+    def __init__(self, scenario: Path) -> None:
+        script = Scenario.from_path(scenario)
+        options = argparse.Namespace(
+            echo="scenario", split=None, latency_ms=0, jitter_ms=0, seed=0, record=False
+        )
+        self._engine = EngineState(script, options)
+        self._entries = Counter(normalize(command["request"]) for command in script.commands)
+        self._turns: Counter[str] = Counter()
+        self._clears = 0
+
+    def answer(self, line: str) -> tuple[list[str], float, str]:
+        """The reply's pieces, the delay before them in seconds, and elmulator's post-action."""
+        request = normalize(line)
+        entries = self._entries[request]
+        if entries:
+            at = min(self._clears, entries - 1) if request in MEMORY else self._turns[request]
+            self._engine.cursors[request] = at % entries
+            self._turns[request] += 1
+        pieces, delay_ms, action, _ = self._engine.plan(line)
+        if request == CLEAR:
+            self._clears += 1
+        return pieces, delay_ms / 1000, action
+
+
+async def serve(car: Car, port: int) -> None:
+    """Answer on 127.0.0.1 until cancelled."""
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await _converse(car, reader, writer)
+        except ConnectionError:
+            pass  # an adapter's user may vanish at any time
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(client, "127.0.0.1", port)
+    async with server:
+        await server.serve_forever()
+
+
+async def _converse(car: Car, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    buffer = b""
+    while data := await reader.read(4096):
+        *lines, buffer = _LINE_END.split(buffer + data)
+        for line in lines:
+            text = line.decode("ascii", errors="replace").strip()
+            if not text:
+                continue
+            pieces, delay, action = car.answer(text)
+            if action == "stall":
+                continue
+            await asyncio.sleep(delay)
+            for piece in pieces:
+                writer.write(piece.encode("ascii"))
+                await writer.drain()
+            if action == "disconnect":
+                return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Emulate one car behind a TCP adapter.")
+    parser.add_argument("scenario", type=Path)
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    asyncio.run(serve(Car(options.scenario), options.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Three boxes, three cars, a broker and a console on one machine, each a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nexus_demo import api, vehicles
+from nexus_demo.broker import Broker, Kind
+from nexus_demo.certs import Authority, Credentials
+from nexus_demo.processes import Process, free_port
+from nexus_demo.vehicles import Vehicle
+from nexus_demo.waiting import DemoError, NotYet, until
+
+USER: Final = "demo"
+_READY_S: Final = 30.0
+_DEMO_ROOT: Final = Path(__file__).resolve().parent.parent
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bay:
+    """A place in the shop: what its box is called, what car stands there, what is allowed."""
+
+    box: str
+    vehicle: Vehicle
+    vin_leaves: bool
+    """Whether this box may send the VIN up, or only its keyed reference."""
+    may_clear: bool
+
+
+BAYS: Final = (
+    Bay("bay-1", vehicles.MISFIRE, vin_leaves=True, may_clear=True),
+    Bay("bay-2", vehicles.CLEAN, vin_leaves=True, may_clear=False),
+    Bay("bay-3", vehicles.AWKWARD, vin_leaves=False, may_clear=False),
+)
+
+
+class Box:
+    """One bay's agent and the emulated car it is plugged into."""
+
+    def __init__(self, bay: Bay, folder: Path, broker: Broker, authority: Authority) -> None:
+        folder.mkdir()
+        self.bay = bay
+        self.id = bay.box
+        self.socket = folder / "agent.sock"
+        adapter = free_port()
+        config = folder / "agent.toml"
+        config.write_text(
+            _agent_toml(bay, folder, self.socket, broker, authority.client(bay.box), adapter)
+        )
+        self.car = Process(
+            f"{bay.box}'s car",
+            [
+                *(sys.executable, "-m", "nexus_demo.emulator"),
+                *(bay.vehicle.scenario, "--port", str(adapter)),
+            ],
+            folder / "car.log",
+            {**os.environ, "PYTHONPATH": str(_DEMO_ROOT)},
+        )
+        self.agent = Process(
+            f"{bay.box}'s agent",
+            [sys.executable, "-m", "nexus_agent", "run", "--config", config],
+            folder / "agent.log",
+            _environ(),
+        )
+
+    async def start(self) -> None:
+        """Start car and agent; return once the agent's socket answers."""
+        await self.car.start()
+        await self.start_agent()
+
+    async def start_agent(self) -> None:
+        await self.agent.start()
+        await until(f"{self.id} answers on its socket", self.status, within=_READY_S)
+
+    async def status(self) -> Any:
+        """What `nexus status` shows; NotYet while nobody answers."""
+        self.agent.check()
+        return await api.box(self.socket, "/v1/status")
+
+    async def outbox(self) -> dict[str, Any]:
+        """The outbox's streams by name."""
+        self.agent.check()
+        answer = await api.box(self.socket, "/v1/outbox")
+        return {stream["stream"]: stream for stream in answer["streams"]}
+
+
+class Fleet:
+    """Everything that runs; made and taken down by `running`."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder = folder
+        self.authority = Authority(folder / "pki")
+        self.broker = Broker(folder / "broker", self.authority, kind)
+        self.boxes = [Box(bay, folder / bay.box, self.broker, self.authority) for bay in BAYS]
+        self.password = secrets.token_urlsafe(12)
+        listen = f"127.0.0.1:{free_port()}"
+        self.address = f"http://{listen}"
+        home = folder / "console"
+        home.mkdir()
+        self._console_config = home / "console.toml"
+        self._console_config.write_text(
+            _console_toml(listen, home, self.broker, self.authority.client("console"))
+        )
+        self.console = Process(
+            "console",
+            [sys.executable, "-m", "nexus_console", "run", "--config", self._console_config],
+            home / "console.log",
+            _environ(),
+        )
+
+    async def start(self, say: Say) -> None:
+        """Start everything, what is needed first; return once all of it answers."""
+        say(f"files and logs: {self.folder}")
+        await self.broker.start()
+        say(f"{self.broker.description}, {self.broker.url}")
+        await self._add_user()
+        await self.console.start()
+        await until("the console is well", self.console_well, within=_READY_S)
+        say(f"console: {self.address}")
+        await _together(box.start() for box in self.boxes)
+        say("agents: " + ", ".join(f"{box.id} (pid {box.agent.pid})" for box in self.boxes))
+
+    async def stop(self) -> None:
+        """Stop everything in reverse order; what does not go is killed."""
+        await _together(box.agent.stop() for box in self.boxes)
+        await _together(box.car.stop() for box in self.boxes)
+        await self.console.stop()
+        await self.broker.stop()
+
+    async def console_well(self) -> None:
+        """NotYet unless the console answers, has its database and is connected to the broker."""
+        self.console.check()
+        answer = await api.health(self.address)
+        if not answer["ok"] or answer["broker"] != "connected":
+            raise NotYet(f"it says {json.dumps(answer)}")
+
+    def tails(self) -> str:
+        """The end of every log."""
+        processes = [self.broker.process, self.console, *(box.agent for box in self.boxes)]
+        return "\n".join(process.tail() for process in processes)
+
+    async def _add_user(self) -> None:
+        command = [sys.executable, "-m", "nexus_console", "user", "add", USER, "--role", "admin"]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            *("--config", str(self._console_config), "--password-stdin"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=_environ(),
+        )
+        output, _ = await process.communicate(f"{self.password}\n".encode())
+        if process.returncode != 0:
+            raise DemoError(f"nexus-console user add failed:\n{output.decode(errors='replace')}")
+
+
+@asynccontextmanager
+async def running(folder: Path, kind: Kind, say: Say) -> AsyncIterator[Fleet]:
+    """A started fleet for the length of a block; nothing of it outlives the block."""
+    fleet = Fleet(folder, kind)
+    try:
+        await fleet.start(say)
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+async def _together(work: Iterable[Any]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for number, item in enumerate(work):
+            group.create_task(item, name=f"fleet:{number}")
+
+
+def _environ() -> dict[str, str]:
+    """This process's environment without settings that were meant for another agent or console."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("NEXUS_")}
+
+
+# Values are written as JSON, which TOML's strings, integers, booleans and arrays contain.
+
+
+def _agent_toml(  # noqa: PLR0913, PLR0917 - one value a line of the file
+    bay: Bay, folder: Path, socket: Path, broker: Broker, own: Credentials, adapter: int
+) -> str:
+    allow = ["read", "clear"] if bay.may_clear else ["read"]
+    return f"""\
+[agent]
+id = {json.dumps(bay.box)}
+state_dir = {json.dumps(str(folder / "state"))}
+socket = {json.dumps(str(socket))}
+
+{_broker_section(broker, own)}
+keepalive_s = 10
+presence_interval_s = 10
+
+[log]
+format = "console"
+
+[privacy]
+vin = {json.dumps("plain" if bay.vin_leaves else "reference")}
+
+[safety]
+allow = {json.dumps(allow)}
+
+[plugins.host]
+interval_s = 5
+
+[plugins.obd]
+port = {json.dumps(f"socket://127.0.0.1:{adapter}")}
+interval_s = 0.5
+"""
+
+
+def _console_toml(listen: str, home: Path, broker: Broker, own: Credentials) -> str:
+    return f"""\
+[server]
+listen = {json.dumps(listen)}
+
+[database]
+url = {json.dumps(f"sqlite:///{home / 'console.db'}")}
+
+{_broker_section(broker, own)}
+
+[log]
+format = "console"
+"""
+
+
+def _broker_section(broker: Broker, own: Credentials) -> str:
+    return f"""\
+[broker]
+url = {json.dumps(broker.url)}
+ca = {json.dumps(str(broker.ca))}
+cert = {json.dumps(str(own.cert))}
+key = {json.dumps(str(own.key))}"""
