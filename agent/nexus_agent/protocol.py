@@ -12,6 +12,7 @@ stored on the box are the bytes that travel.
 from __future__ import annotations
 
 import enum
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -181,6 +182,9 @@ def encode_event(*, device: str, source: str, event_type: str, stamp: Stamp, dat
         body = orjson.dumps(data)
     except TypeError as error:
         raise ProtocolError(f"event {event_type}: data is not JSON: {error}") from None
+    # orjson writes NaN and infinity as null, which would be a value that nobody measured.
+    if b"null" in body and not _finite(data):
+        raise ProtocolError(f"event {event_type}: data holds NaN or infinity, which JSON has not")
     if len(body) > MAX_EVENT_BYTES:
         raise ProtocolError(
             f"event {event_type}: {len(body)} bytes of data, at most {MAX_EVENT_BYTES} are taken"
@@ -192,6 +196,16 @@ def encode_event(*, device: str, source: str, event_type: str, stamp: Stamp, dat
         f',"synced":{"true" if stamp.synced else "false"},"data":'
     )
     return b"".join((head.encode(), body, b"}"))
+
+
+def _finite(data: Any) -> bool:
+    if isinstance(data, float):
+        return math.isfinite(data)
+    if isinstance(data, dict):
+        return all(map(_finite, data.values()))
+    if isinstance(data, list | tuple):
+        return all(map(_finite, data))
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ import orjson
 import structlog
 
 from nexus_agent.plugin import BusEvent, Logger, Plugin, Settings, Stream
-from nexus_agent.protocol import ProtocolError, check_event_type
+from nexus_agent.protocol import Stamp, encode_event
 
 S = TypeVar("S", bound=Settings)
 T = TypeVar("T")
+
+_STAMP = Stamp(wall=0, mono=0, boot="test", synced=True)
 
 __all__ = ["Emitted", "MemoryState", "RecordingContext", "running"]
 
@@ -78,11 +80,11 @@ class RecordingContext(Generic[S]):
         return self._state
 
     def _record(self, event_type: str, data: Any, stream: Stream, *, promised: bool) -> None:
-        try:
-            value = orjson.loads(orjson.dumps(data))
-        except TypeError as error:
-            raise ProtocolError(f"event {event_type}: data is not JSON: {error}") from None
-        self.events.append(Emitted(check_event_type(event_type), value, stream, promised))
+        tail = encode_event(
+            device="box", source="plugin", event_type=event_type, stamp=_STAMP, data=data
+        )
+        value = orjson.loads(b'{"id":"' + tail)["data"]
+        self.events.append(Emitted(event_type, value, stream, promised))
         self._news.set()
 
     async def emit(self, event_type: str, data: Any, *, stream: Stream = Stream.EVENT) -> None:

@@ -77,9 +77,7 @@ def find(connection: Connection, device_id: int, command_id: str) -> Row[Any] | 
     ).one_or_none()
 
 
-def queued(
-    connection: Connection, now: int, only: Collection[str] | None = None
-) -> list[Row[Any]]:
+def queued(connection: Connection, now: int, only: Collection[str] | None = None) -> list[Row[Any]]:
     """Commands that no box has taken and that are still in time, oldest first, with `device`.
 
     only: names of the devices wanted; None for all.

@@ -37,9 +37,7 @@ _random = secrets.SystemRandom()
 class Inbox:
     """Messages that wait to be written, bounded by number and bytes."""
 
-    def __init__(
-        self, *, max_messages: int = QUEUE_MESSAGES, max_bytes: int = QUEUE_BYTES
-    ) -> None:
+    def __init__(self, *, max_messages: int = QUEUE_MESSAGES, max_bytes: int = QUEUE_BYTES) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._messages: deque[Inbound] = deque()
         self._bytes = 0

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from nexus_agent.protocol import (
     MAX_EPOCH,
@@ -261,6 +262,10 @@ def _insert_events(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
         connection.exec_driver_sql(_INSERT_SQLITE, rows)
         return
     driver: Any = connection.connection.driver_connection  # psycopg's, an optional dependency
-    with driver.cursor() as cursor, cursor.copy(_COPY_POSTGRESQL) as copy:
-        for row in rows:
-            copy.write_row(row)
+    errors = connection.dialect.loaded_dbapi.Error
+    try:
+        with driver.cursor() as cursor, cursor.copy(_COPY_POSTGRESQL) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except errors as error:
+        raise DBAPIError.instance(_COPY_POSTGRESQL, None, error, errors) from None

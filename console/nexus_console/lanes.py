@@ -72,9 +72,7 @@ class Lane:
             self._repeat(segment, received)
             return []
         try:
-            events = open_segment(segment)
-            if any(abs(event.time) > MAX_TIME or "\0" in event.type for event in events):
-                raise ProtocolError("an event's time or type is beyond what can be stored")
+            events = _open(segment)
         except ProtocolError as error:
             self._set_aside("undecodable", segment, str(error), received)
             self._undecodable += 1
@@ -204,11 +202,17 @@ class Lane:
         if self._connection.execute(kept).scalar_one():
             return False
         self._connection.execute(
-            insert(set_aside).values(
-                **key, reason=text, payload=segment.payload, received=received
-            )
+            insert(set_aside).values(**key, reason=text, payload=segment.payload, received=received)
         )
         return True
+
+
+def _open(segment: Segment) -> list[Event]:
+    """`open_segment`, and ProtocolError for what decodes but does not fit the columns."""
+    events = open_segment(segment)
+    if any(abs(event.time) > MAX_TIME or "\0" in event.type for event in events):
+        raise ProtocolError("an event's time or type is beyond what can be stored")
+    return events
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +271,7 @@ def lane_states(connection: Connection, device_id: int) -> list[LaneState]:
 def _by_lane(connection: Connection, table: Any, device_id: int) -> dict[int, list[Row[Any]]]:
     rows = connection.execute(
         select(table)
-        .join(
-            streams, and_(streams.c.id == table.c.stream_id, streams.c.device_id == device_id)
-        )
+        .join(streams, and_(streams.c.id == table.c.stream_id, streams.c.device_id == device_id))
         .order_by(table.c.stream_id, table.c.first)
     )
     found: dict[int, list[Row[Any]]] = {}

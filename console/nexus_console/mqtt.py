@@ -33,6 +33,8 @@ State = Literal["connecting", "connected", "waiting", "denied", "stopped"]
 
 RECEIVE_MAXIMUM: Final = 500
 """Messages that the broker may have under way to us, not yet acknowledged."""
+CONNECT_S: Final = 3.0
+"""For TCP and again for TLS; short, because a stop has to wait for it."""
 HANDSHAKE_S: Final = 10.0
 """From the TCP connection to the last SUBACK."""
 LONGEST_WAIT_S: Final = 128.0
@@ -56,7 +58,8 @@ class Session:
 
     def __init__(self, settings: BrokerSettings, tls: ssl.SSLContext, inbox: Inbox) -> None:
         self._settings, self._inbox = settings, inbox
-        self._ready = False
+        self._connected = False
+        self._subscribed = False
         self._closing = False
         self._failure: LinkError | None = None
         self._subscribing: int | None = None
@@ -70,6 +73,7 @@ class Session:
             manual_ack=True,
             reconnect_on_failure=False,
         )
+        client.connect_timeout = CONNECT_S
         client.tls_set_context(tls)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -82,9 +86,11 @@ class Session:
 
     def open(self) -> None:
         """Connect and subscribe. Raises LinkError or OSError."""
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = self._settings.session_expiry_s
-        properties.ReceiveMaximum = RECEIVE_MAXIMUM
+        properties = _properties(
+            PacketTypes.CONNECT,
+            SessionExpiryInterval=self._settings.session_expiry_s,
+            ReceiveMaximum=RECEIVE_MAXIMUM,
+        )
         self._client.connect(
             self._settings.host,
             self._settings.port,
@@ -93,7 +99,7 @@ class Session:
             properties=properties,
         )
         deadline = time.monotonic() + HANDSHAKE_S
-        while not self._ready:
+        while not self._subscribed and not self._closing:
             if time.monotonic() > deadline:
                 raise LinkError(f"no answer to CONNECT or SUBSCRIBE within {HANDSHAKE_S:g} s")
             self._turn(0.1)
@@ -112,7 +118,7 @@ class Session:
 
     def release(self) -> None:
         """Give back what the session holds. Only its own thread may, at the end."""
-        self._ready = False
+        self._connected = False
         sock = self._client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -122,16 +128,15 @@ class Session:
 
     def acknowledge(self, mid: int, qos: int) -> None:
         """PUBACK, unless the connection that the message came by is gone. From any thread."""
-        if self._ready:
+        if self._connected:
             self._client.ack(mid, qos)
 
     def publish(self, topic: str, payload: bytes, expiry_s: int | None = None) -> bool:
         """Hand a QoS 1 message over; False if there is no connection. From any thread."""
-        if not self._ready:
+        if not self._connected:
             return False
-        properties = Properties(PacketTypes.PUBLISH)
-        if expiry_s is not None:
-            properties.MessageExpiryInterval = expiry_s
+        expiry = {} if expiry_s is None else {"MessageExpiryInterval": expiry_s}
+        properties = _properties(PacketTypes.PUBLISH, **expiry)
         info = self._client.publish(topic, payload, qos=1, properties=properties)
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
@@ -180,6 +185,8 @@ class Session:
         if code.is_failure:
             self._failure = DeniedError(f"the broker refused the connection: {code}")
             return
+        # Messages of the kept session may come before the SUBACK, and want their PUBACK.
+        self._connected = True
         options = SubscribeOptions(qos=1)
         _, self._subscribing = client.subscribe([(ALL_PRESENCE, options), (ALL_DATA, options)])
 
@@ -195,7 +202,7 @@ class Session:
         if refused:
             self._failure = DeniedError(f"the broker refused a subscription: {refused[0]}")
         elif mid == self._subscribing:
-            self._ready = True
+            self._subscribed = True
 
     def _on_disconnect(
         self,
@@ -205,6 +212,7 @@ class Session:
         code: ReasonCode,
         _properties: Properties | None,
     ) -> None:
+        self._connected = False
         if self._failure is None:
             self._failure = LinkError(f"the connection ended: {code}")
 
@@ -228,7 +236,7 @@ class Session:
         self._inbox.put(
             Inbound(
                 topic=topic,
-                payload=message.payload,
+                payload=bytes(message.payload),
                 properties=getattr(message.properties, "UserProperty", []),
                 retained=message.retain,
                 received=now_ns(),
@@ -284,8 +292,8 @@ class Link:
     def _hold(self) -> None:
         session = Session(self._settings, self._tls, self._inbox)
         try:
-            session.open()
             self._session = session
+            session.open()
             self.connections += 1
             self.state, self.error = "connected", None
             _log.info("broker connected", broker=self._settings.url)
@@ -294,3 +302,10 @@ class Link:
         finally:
             self._session = None
             session.release()
+
+
+def _properties(packet: int, **values: int) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]  # paho has no types here
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties

@@ -71,7 +71,9 @@ def status_of(row: Row[Any], now: int) -> Status:
     interval = row.interval or DEFAULT_INTERVAL_S
     believed_until = row.last_seen + int(STALE_AFTER * interval * 1e9)
     if now > believed_until:
-        text = f"nothing heard for {STALE_AFTER * interval:g} s; it promised a word every {interval} s"
+        text = (
+            f"nothing heard for {STALE_AFTER * interval:g} s; it promised a word every {interval} s"
+        )
         return Status("stale", text, believed_until)
     return Status("online", None, row.since)
 

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from nexus_demo.broker import Broker, Kind
 from nexus_demo.certs import Authority, Credentials
 from nexus_demo.processes import Process, free_port
 from nexus_demo.vehicles import Vehicle
-from nexus_demo.waiting import DemoError, NotYet, until
+from nexus_demo.waiting import DemoError, NotYet, together, until
 
 USER: Final = "demo"
 _READY_S: Final = 30.0
@@ -128,13 +128,13 @@ class Fleet:
         await self.console.start()
         await until("the console is well", self.console_well, within=_READY_S)
         say(f"console: {self.address}")
-        await _together(box.start() for box in self.boxes)
+        await together(box.start() for box in self.boxes)
         say("agents: " + ", ".join(f"{box.id} (pid {box.agent.pid})" for box in self.boxes))
 
     async def stop(self) -> None:
         """Stop everything in reverse order; what does not go is killed."""
-        await _together(box.agent.stop() for box in self.boxes)
-        await _together(box.car.stop() for box in self.boxes)
+        await together(box.agent.stop() for box in self.boxes)
+        await together(box.car.stop() for box in self.boxes)
         await self.console.stop()
         await self.broker.stop()
 
@@ -167,30 +167,30 @@ class Fleet:
 
 @asynccontextmanager
 async def running(folder: Path, kind: Kind, say: Say) -> AsyncIterator[Fleet]:
-    """A started fleet for the length of a block; nothing of it outlives the block."""
+    """A started fleet for the length of a block; nothing of it outlives the block.
+
+    Where a DemoError passes through, the ends of the logs are said.
+    """
     fleet = Fleet(folder, kind)
     try:
         await fleet.start(say)
         yield fleet
+    except DemoError:
+        say(f"the ends of the logs:\n{fleet.tails()}")
+        raise
     finally:
         await fleet.stop()
 
 
-async def _together(work: Iterable[Any]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for number, item in enumerate(work):
-            group.create_task(item, name=f"fleet:{number}")
-
-
 def _environ() -> dict[str, str]:
-    """This process's environment without settings that were meant for another agent or console."""
+    """Our environment without settings that were meant for another agent or console."""
     return {name: value for name, value in os.environ.items() if not name.startswith("NEXUS_")}
 
 
 # Values are written as JSON, which TOML's strings, integers, booleans and arrays contain.
 
 
-def _agent_toml(  # noqa: PLR0913, PLR0917 - one value a line of the file
+def _agent_toml(
     bay: Bay, folder: Path, socket: Path, broker: Broker, own: Credentials, adapter: int
 ) -> str:
     allow = ["read", "clear"] if bay.may_clear else ["read"]

@@ -90,8 +90,8 @@ class Process:
         return self._process.returncode
 
     async def kill(self) -> None:
-        """SIGKILL to the process and whatever of its group is left."""
-        if self._process is None:
+        """SIGKILL to the process and its group; nothing if it has ended already."""
+        if self._process is None or not self.running:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

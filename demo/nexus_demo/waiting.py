@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -30,3 +30,13 @@ async def until(
             if time.monotonic() > deadline:
                 raise DemoError(f"{what}: not within {within:g} s: {missing}") from None
         await asyncio.sleep(every)
+
+
+async def together(work: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Do all of it at once; the first failure is raised as it is, after the rest was cancelled."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, item in enumerate(work):
+                group.create_task(item, name=f"together:{number}")
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None

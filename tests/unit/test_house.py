@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import pytest
 from alembic.script import ScriptDirectory
 from packaging.requirements import Requirement
@@ -146,21 +147,19 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "extras"),
+    ("part", "lock"),
     [
-        ("migrations/nexus_migrations", ()),
-        ("agent/nexus_agent", ()),
-        ("plugins/nexus_plugins/host", ()),
-        ("plugins/nexus_plugins/obd", ("obd",)),
-        ("console/nexus_console", ("console",)),
+        ("migrations/nexus_migrations", "agent"),
+        ("migrations/nexus_migrations", "console"),
+        ("agent/nexus_agent", "agent"),
+        ("plugins/nexus_plugins", "agent"),
+        ("console/nexus_console", "console"),
     ],
 )
-def test_a_part_imports_only_what_its_installation_brings(
-    part: str, extras: tuple[str, ...]
-) -> None:
+def test_a_part_imports_only_what_its_installation_brings(part: str, lock: str) -> None:
     """A box has neither the console's nor the developers' packages: no import may hope for them."""
     distributions = importlib.metadata.packages_distributions()
-    allowed = {canonicalize_name(requirement.name) for requirement in declared(*extras)}
+    allowed = locked(lock).keys()
     stray = {
         f"{path.relative_to(ROOT)}: {module}"
         for path in (ROOT / part).rglob("*.py")
@@ -178,6 +177,15 @@ def imported_by(path: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("plugin", ["host", "obd"])
+def test_a_plugin_brings_a_sample_that_its_own_settings_accept(plugin: str) -> None:
+    folder = Path(importlib.import_module(f"nexus_plugins.{plugin}").__path__[0])
+    sample = tomllib.loads((folder / "sample.toml").read_text("utf-8"))["plugins"][plugin]
+    sample.pop("enabled", None)
+    discovery.load(plugin).settings_model.model_validate(sample)
+    assert (folder / "README.md").is_file()
 
 
 # -- the workshop --------------------------------------------------------------------------------
@@ -235,26 +243,65 @@ def keys_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def undocumented(keys: Iterator[str]) -> list[str]:
+def undocumented(heading: str, keys: Iterator[str]) -> list[str]:
+    """Keys that the reference's section of that heading does not name."""
     page = (ROOT / "docs/reference/configuration.md").read_text("utf-8")
-    return [key for key in keys if f"`{key}`" not in page]
+    section = re.split(r"^## ", page.partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
+    return [key for key in keys if f"`{key}`" not in section]
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [("nexus_agent.config", "AgentConfig"), ("nexus_console.config", "ConsoleSettings")]
+    ("heading", "module", "name"),
+    [
+        ("agent.toml", "nexus_agent.config", "AgentConfig"),
+        ("console.toml", "nexus_console.config", "ConsoleSettings"),
+    ],
 )
-def test_every_setting_is_in_the_reference(module: str, name: str) -> None:
+def test_every_setting_is_in_the_reference(heading: str, module: str, name: str) -> None:
     model = getattr(importlib.import_module(module), name)
-    file = "console" if module.startswith("nexus_console") else "agent"
-    page = (ROOT / "docs/reference/configuration.md").read_text("utf-8")
-    assert f"## {file}.toml" in page
-    assert undocumented(keys_of(model, "")) == []
+    assert undocumented(heading, keys_of(model, "")) == []
 
 
 @pytest.mark.parametrize("plugin", ["host", "obd"])
 def test_every_setting_of_a_plugin_is_in_the_reference(plugin: str) -> None:
     model = discovery.load(plugin).settings_model
-    assert undocumented(keys_of(model, f"plugins.{plugin}.")) == []
+    assert undocumented(f"The plugin `{plugin}`", keys_of(model, f"plugins.{plugin}.")) == []
+
+
+def commands_of(group: click.Group, name: str) -> Iterator[str]:
+    """Every command of a command-line program, with the groups before it."""
+    for child, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{name} {child}")
+        else:
+            yield f"{name} {child}"
+
+
+@pytest.mark.parametrize("program", PROJECT["scripts"])
+def test_every_command_is_in_the_reference(program: str) -> None:
+    page = (ROOT / "docs/reference/commands.md").read_text("utf-8")
+    told = [
+        re.sub(r" \[[^]]*\]", "", entry) for entry in re.findall(r"^\| `(.*?)`", page, re.MULTILINE)
+    ]
+    [entry] = importlib.metadata.entry_points(group="console_scripts", name=program)
+    missing = [
+        command
+        for command in commands_of(entry.load(), program)
+        if not any(f"{text} ".startswith(f"{command} ") for text in told)
+    ]
+    assert missing == []
+
+
+def test_every_path_of_the_console_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/console-api.md").read_text("utf-8")
+    create_api = importlib.import_module("nexus_console.api").create_api
+    paths = create_api(services=None).openapi()["paths"]
+    told = [
+        f"{method.upper()} " + re.sub(r"\{\w+\}", "{id}", path.removeprefix("/api/v1"))
+        for path, methods in paths.items()
+        for method in methods
+    ]
+    assert [request for request in told if f"`{request}`" not in page] == []
 
 
 def test_every_event_type_is_in_the_reference() -> None:
@@ -269,3 +316,11 @@ def test_every_event_type_is_in_the_reference() -> None:
     }
     example = {"workshop.temperature"}  # the plugin contract's own illustration
     assert sorted(kind for kind in emitted - example if f"`{kind}`" not in page) == []
+
+
+async def test_the_plugin_of_the_how_to_passes_its_own_test(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/write-a-plugin.md").read_text("utf-8")
+    scope: dict[str, Any] = {"__name__": "example"}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(block, scope)
+    await scope["test_a_text_that_is_no_number_is_malformed"](tmp_path)

@@ -252,6 +252,6 @@ def _follow(options: Options, query: dict[str, str | None]) -> None:
     screen = None if options.as_json else _screen()
     for line in lines:
         if screen is None:
-            click.echo(line, nl=False)
+            click.echo(line)
         else:
             click.echo(event(json.loads(line), screen))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -30,6 +31,7 @@ class Limits:
     write_s: float = 30.0
     """How long a caller may leave an answer unread; then it is cut off."""
     head_bytes: int = 16 * 1024
+    """Of a head that has not come whole yet."""
     body_bytes: int = 16 * 1024
 
 
@@ -89,11 +91,6 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._bodiless = False
 
-    @property
-    def answerable(self) -> bool:
-        """Whether the head of the answer has not been sent yet."""
-        return self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}
-
     async def request(self) -> Request | None:
         """The next request, or None where the caller has no more or says nothing for too long.
 
@@ -136,31 +133,27 @@ class Connection:
 
     async def send(self, reply: Reply) -> None:
         """Answer the request that was read last. Raises GoneError."""
-        headers = [
-            ("Date", formatdate(usegmt=True)),
-            ("Content-Type", reply.content_type),
-            ("Content-Length", str(len(reply.body))),
-            *reply.headers,
-        ]
+        headers = [("Content-Length", str(len(reply.body))), *reply.headers]
         if reply.close:
             headers.append(("Connection", "close"))
-        self._put(h11.Response(status_code=reply.status, headers=headers))
+        self._put_head(reply.status, reply.content_type, headers)
         if not self._bodiless:
             self._put(h11.Data(data=reply.body))
         self._put(h11.EndOfMessage())
         await self._drain()
+
+    async def fail(self, sentence: str) -> None:
+        """Answer with status 500, unless an answer has begun already; then close."""
+        if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            await self.send(failure(500, sentence, close=True))
+        await self.close()
 
     async def stream(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
         """Answer with chunks for as long as they come and the caller stays.
 
         The connection ends with it, so a caller that closes its sending side is taken as gone.
         """
-        headers = [
-            ("Date", formatdate(usegmt=True)),
-            ("Content-Type", content_type),
-            ("Connection", "close"),
-        ]
-        self._put(h11.Response(status_code=200, headers=headers))
+        self._put_head(200, content_type, [("Connection", "close")])
         if self._bodiless:
             self._put(h11.EndOfMessage())
             return
@@ -185,6 +178,11 @@ class Connection:
             while await self._reader.read(_CHUNK):
                 pass
 
+    def _put_head(self, status: int, content_type: str, more: list[tuple[str, str]]) -> None:
+        headers = [("Date", formatdate(usegmt=True)), ("Content-Type", content_type), *more]
+        reason = HTTPStatus(status).phrase.encode()
+        self._put(h11.Response(status_code=status, headers=headers, reason=reason))
+
     def _put(self, event: h11.Event) -> None:
         data = self._http.send(event)
         if data:
@@ -203,7 +201,3 @@ class Connection:
         with suppress(OSError):
             async with asyncio.timeout(self._limits.write_s):
                 await self._writer.wait_closed()
-
-    def abort(self) -> None:
-        """End the connection now."""
-        self._writer.transport.abort()

@@ -8,6 +8,7 @@ is asked, so nothing can block, and a process that gave a group up does not get 
 from __future__ import annotations
 
 import enum
+import errno
 import grp
 import os
 import socket
@@ -24,8 +25,8 @@ _UCRED: Final = struct.Struct("iII")
 _SO_PEERGROUPS: Final = 59
 """include/uapi/asm-generic/socket.h; the socket module has no name for it."""
 _GID: Final = struct.Struct("I")
-_MOST_GROUPS: Final = 65_536
-"""NGROUPS_MAX of Linux, see getgroups(2)."""
+_GROUPS_BYTES: Final = 1024
+"""As much as CPython's getsockopt takes: 256 groups."""
 
 
 class Role(enum.IntEnum):
@@ -79,9 +80,18 @@ def peer_of(connection: _Options) -> Peer:
     """Who opened *connection*, a connected Unix socket. Raises OSError where it is none."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(raw)
-    more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * _GID.size)
-    supplementary = (number for (number,) in _GID.iter_unpack(more))
-    return Peer(pid, uid, gid, frozenset((gid, *supplementary)))
+    return Peer(pid, uid, gid, frozenset((gid, *_supplementary(connection))))
+
+
+def _supplementary(connection: _Options) -> list[int]:
+    """The caller's supplementary groups; none where they are too many or the kernel too old."""
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+    except OSError as error:
+        if error.errno in {errno.ERANGE, errno.ENOPROTOOPT}:
+            return []
+        raise
+    return [number for (number,) in _GID.iter_unpack(raw)]
 
 
 def local_rules() -> Rules:

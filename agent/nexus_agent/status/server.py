@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,13 @@ class StatusServer:
             writer.close()
         else:
             self._open += 1
-            self._group.create_task(self._serve(reader, writer), name="status:connection")
+            task = self._group.create_task(self._serve(reader, writer), name="status:connection")
+            # Not in the task: one that is cancelled before its first step never gets there.
+            task.add_done_callback(lambda _: self._release(writer))
+
+    def _release(self, writer: asyncio.StreamWriter) -> None:
+        self._open -= 1
+        writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer, self._limits)
@@ -89,9 +96,10 @@ class StatusServer:
             await connection.close()
         except GoneError as error:
             self._log.debug("a caller went away", reason=str(error))
-        finally:
-            self._open -= 1
-            connection.abort()
+        except Exception as error:  # noqa: BLE001 - a fault in an answer must not end the agent
+            self._log.error("a status request failed", exc_info=error)
+            with suppress(GoneError):
+                await connection.fail("the agent failed to answer; its log says why")
 
     async def _converse(self, connection: Connection, peer: Peer) -> None:
         try:
@@ -103,14 +111,6 @@ class StatusServer:
                     await connection.send(reply)
         except RequestError as error:
             await connection.send(error.reply)
-        except GoneError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault in an answer must not end the agent
-            self._log.error("a status request failed", exc_info=error)
-            if connection.answerable:
-                await connection.send(
-                    failure(500, "the agent failed; its log has more", close=True)
-                )
 
     async def _answer(self, peer: Peer, request: Request) -> Answer:
         role = self._rules.role(peer.uid, peer.groups)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -51,7 +51,7 @@ COMMIT_DEADLINE_S: Final = 10.0
 """How long a failing commit is tried again before those who wait for it are told."""
 _RETRY_S: Final = 0.2
 
-Also = Callable[[sqlite3.Connection], None]
+Also = Callable[[sqlite3.Connection], object]
 """Work that must be committed in the very transaction that commits an event."""
 
 
@@ -249,15 +249,13 @@ class Outbox:
         sealed: list[Segment] = []
         for batch in batches:
             first = self._next[batch.stream]
-            for start in range(0, len(batch.tails), SEGMENT_EVENTS):
-                tails = batch.tails[start : start + SEGMENT_EVENTS]
-                times = batch.times[start : start + SEGMENT_EVENTS]
+            for start, end in _cuts(batch.tails):
                 segment = seal(
                     stream=batch.stream,
                     epoch=self.epoch,
                     first=first,
-                    tails=tails,
-                    times=(times[0], times[-1]),
+                    tails=batch.tails[start:end],
+                    times=(batch.times[start], batch.times[end - 1]),
                 )
                 segments.insert(connection, segment)
                 first = segment.last + 1
@@ -364,6 +362,17 @@ def _set_position(connection: sqlite3.Connection, ack: Ack) -> int:
 
 def _forget(stream: Stream, through: int, connection: sqlite3.Connection) -> None:
     connection.execute(segments.DELETE_THROUGH[stream], (through,))
+
+
+def _cuts(tails: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Where to cut a batch, so that no segment passes either limit (a lone event may)."""
+    start = size = 0
+    for end, tail in enumerate(tails):
+        if end > start and (end - start == SEGMENT_EVENTS or size + len(tail) > SEGMENT_BYTES):
+            yield start, end
+            start, size = end, 0
+        size += len(tail)
+    yield start, len(tails)
 
 
 def _count(batches: list[_Batch]) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import aiomqtt
 from paho.mqtt.client import MQTT_ERR_SUCCESS
@@ -36,6 +37,34 @@ class Client(aiomqtt.Client):
         super().__init__(*args, **kwargs)
         self._pubacks: dict[int, asyncio.Future[ReasonCode]] = {}
         self._client.connect_timeout = CONNECT_TIMEOUT_S
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            self._drop()
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(exc_type, exc, tb)
+        finally:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close the socket that aiomqtt leaves open when a connection breaks or is given up."""
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+        connection = self._client.socket()
+        if connection is not None and connection.fileno() >= 0:
+            self._loop.remove_reader(connection.fileno())
+            self._loop.remove_writer(connection.fileno())
+            connection.close()
 
     def _on_publish(
         self,

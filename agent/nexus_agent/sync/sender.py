@@ -52,13 +52,15 @@ class _Lane:
 
     cursor: int
     moved: float
-    timeout: float = ACK_TIMEOUT_S
+    patience: float
+    """Seconds without an acknowledgement after which the stream is sent again, at first."""
+    timeout: float
     limit: int = 8
     under_way: deque[_Message] = field(default_factory=deque)
 
     @property
     def probing(self) -> bool:
-        return self.timeout > ACK_TIMEOUT_S
+        return self.timeout > self.patience
 
     def has_room(self) -> bool:
         if self.probing:
@@ -77,7 +79,7 @@ class _Lane:
         while self.under_way and self.under_way[0].last <= acknowledged:
             self.under_way.popleft()
         self.cursor = max(self.cursor, acknowledged)
-        self.moved, self.timeout = now, ACK_TIMEOUT_S
+        self.moved, self.timeout = now, self.patience
 
     def take(self, found: list[Segment]) -> list[Segment]:
         """The segments of *found* that share the next message, and a better limit for the next."""
@@ -98,8 +100,15 @@ class _Lane:
 class Sender:
     """One `run` a session; acknowledgements come in through `acknowledge`."""
 
-    def __init__(self, outbox: Outbox, topic: Topic, ack: Literal["console", "broker"]) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        topic: Topic,
+        ack: Literal["console", "broker"],
+        patience: float = ACK_TIMEOUT_S,
+    ) -> None:
         self._outbox = outbox
+        self._patience = patience
         self._topic = topic
         self._ack = ack
         self._wake = asyncio.Event()
@@ -119,7 +128,10 @@ class Sender:
     async def run(self, publisher: Publisher) -> None:
         """Send over one session until cancelled. Raises what the publisher raises."""
         now = asyncio.get_running_loop().time()
-        self._lanes = {stream: _Lane(self._outbox.position(stream)[0], now) for stream in Stream}
+        self._lanes = {
+            stream: _Lane(self._outbox.position(stream)[0], now, self._patience, self._patience)
+            for stream in Stream
+        }
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()

@@ -81,7 +81,7 @@ ranges = Table(
     "ranges",
     metadata,
     Column("stream_id", ForeignKey("streams.id"), primary_key=True),
-    Column("first", BigInteger, primary_key=True),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
     Column("last", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -91,7 +91,7 @@ losses = Table(
     "losses",
     metadata,
     Column("stream_id", ForeignKey("streams.id"), primary_key=True),
-    Column("first", BigInteger, primary_key=True),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
     Column("last", BigInteger, nullable=False),
     Column("cause", Text, nullable=False),
     Column("received", BigInteger, nullable=False),
@@ -103,8 +103,8 @@ segments = Table(
     "segments",
     metadata,
     Column("stream_id", ForeignKey("streams.id"), primary_key=True),
-    Column("first", BigInteger, primary_key=True),
-    Column("last", BigInteger, primary_key=True),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, primary_key=True, autoincrement=False),
     Column("crc", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -144,9 +144,10 @@ unreadable = Table(
 events = Table(
     "events",
     metadata,
-    Column("device_id", ForeignKey("devices.id"), primary_key=True),
-    Column("stream", SmallInteger, primary_key=True),
-    Column("position", BigInteger, primary_key=True),
+    # No foreign key: its look-up would be paid for every event.
+    Column("device_id", Integer, primary_key=True, autoincrement=False),
+    Column("stream", SmallInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("epoch", Integer, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("type", Text, nullable=False),

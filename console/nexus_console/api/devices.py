@@ -1,0 +1,129 @@
+"""Boxes: their status, and what each said last about itself, its adapter and its vehicle."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy import Connection, Row, select
+
+from nexus_agent.protocol import Presence, format_time
+from nexus_console.api.access import DeviceDep, ServicesDep, UserDep
+from nexus_console.db.models import devices, events
+from nexus_console.ingest import now_ns
+from nexus_console.presence import status_of
+
+router = APIRouter(tags=["devices"])
+
+LOOK_BACK = 100
+"""Events of one type that are looked at for the newest: what comes late is not the latest."""
+
+
+class Device(BaseModel):
+    id: str
+    status: Literal["online", "offline", "stale"]
+    reason: str | None
+    since: str
+    last_seen: str
+    interval: int | None
+    agent: str | None
+    hostname: str | None
+    boot: str | None
+    session: str | None
+    epoch: int | None
+
+
+class DeviceDetail(Device):
+    """vehicle and adapter are the data of the last such event, with its time."""
+
+    vehicle: dict[str, Any] | None
+    plugins: dict[str, str]
+    adapter: dict[str, Any] | None
+
+
+class DeviceList(BaseModel):
+    devices: list[Device]
+
+
+@router.get("/devices")
+def list_devices(services: ServicesDep, _user: UserDep) -> DeviceList:
+    """All boxes, by id."""
+    now = now_ns()
+    with services.database.read() as connection:
+        rows = connection.execute(select(devices).order_by(devices.c.name)).all()
+    return DeviceList(devices=[Device(**_summary(row, now)) for row in rows])
+
+
+@router.get("/devices/{device}")
+def show_device(device: DeviceDep, services: ServicesDep) -> DeviceDetail:
+    """One box."""
+    with services.database.read() as connection:
+        vehicle = _newest(connection, device.id, "vehicle.identified")
+        adapter = _newest(connection, device.id, "adapter.state")
+        plugins = _plugins(connection, device)
+    return DeviceDetail(
+        **_summary(device, now_ns()), vehicle=vehicle, adapter=adapter, plugins=plugins
+    )
+
+
+def _summary(row: Row[Any], now: int) -> dict[str, Any]:
+    status = status_of(row, now)
+    birth = _birth(row)
+    return {
+        "id": row.name,
+        "status": status.status,
+        "reason": status.reason,
+        "since": format_time(status.since),
+        "last_seen": format_time(row.last_seen),
+        "interval": row.interval,
+        "agent": birth.agent if birth else None,
+        "hostname": birth.hostname if birth else None,
+        "boot": birth.boot if birth else None,
+        "session": row.session,
+        "epoch": birth.epoch if birth else None,
+    }
+
+
+def _birth(row: Row[Any]) -> Presence | None:
+    return None if row.birth is None else Presence.model_validate_json(row.birth)
+
+
+def _newest(connection: Connection, device_id: int, event_type: str) -> dict[str, Any] | None:
+    row = max(
+        _latest(connection, device_id, event_type),
+        key=lambda row: (row.epoch, row.seq),
+        default=None,
+    )
+    if row is None:
+        return None
+    data = orjson.loads(row.line)["data"]
+    return {**data, "time": format_time(row.time)} if isinstance(data, dict) else None
+
+
+def _plugins(connection: Connection, device: Row[Any]) -> dict[str, str]:
+    """State by plugin: what the birth document says, and what has changed since it came."""
+    birth = _birth(device)
+    states = dict(birth.plugins or {}) if birth else {}
+    born = device.born or 0
+    for row in sorted(
+        _latest(connection, device.id, "plugin.state"), key=lambda row: (row.epoch, row.seq)
+    ):
+        data = orjson.loads(row.line)["data"]
+        if row.received >= born and isinstance(data, dict):
+            name, state = data.get("plugin"), data.get("state")
+            if isinstance(name, str) and isinstance(state, str):
+                states[name] = state
+    return states
+
+
+def _latest(connection: Connection, device_id: int, event_type: str) -> list[Row[Any]]:
+    return list(
+        connection.execute(
+            select(events)
+            .where(events.c.device_id == device_id, events.c.type == event_type)
+            .order_by(events.c.position.desc())
+            .limit(LOOK_BACK)
+        ).all()
+    )

@@ -1,0 +1,288 @@
+"""The steps of the smoke: what must be seen in the console, and what counts as seeing it.
+
+Every proof comes from the console's API. A box's own socket is looked at for two things only: when
+an outage has left something to deliver, and what the box gave out, to compare it with what arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+from nexus_demo.api import Console
+from nexus_demo.fleet import Box, Fleet, Say
+from nexus_demo.waiting import DemoError, NotYet, together, until
+
+Facts = dict[str, Any]
+Step = Callable[[], Awaitable[Facts | None]]
+Code = tuple[str, tuple[str, ...]]
+"""A trouble code and its kinds, in order."""
+
+OUTAGE_S: Final = 5.0
+_WAITING_EVENTS: Final = 5
+"""What every box must have waiting before the outage counts as one."""
+_LIVE_POINTS: Final = 5
+
+
+class Proof:
+    """All steps against one fleet. A step returns what it adds to the result."""
+
+    def __init__(self, fleet: Fleet, console: Console, say: Say) -> None:
+        self._fleet = fleet
+        self._console = console
+        self._say = say
+        self._misfire, self._clean, self._awkward = fleet.boxes
+
+    def steps(self) -> list[Step]:
+        return [
+            self.boxes_online,
+            self.vehicles_identified,
+            self.live_values,
+            self.scan_before_clear,
+            self.scan_after_clear,
+            self.other_scans,
+            self.clear_not_allowed,
+            self.outage,
+            self.everything_once,
+        ]
+
+    async def boxes_online(self) -> None:
+        async def online() -> None:
+            devices = await self._console.devices()
+            away = [b.id for b in self._fleet.boxes if _status(devices, b) != "online"]
+            if away:
+                raise NotYet(f"the console does not show {', '.join(away)} online")
+
+        await until("all boxes are online", online, within=30)
+        self._say(f"online in the console: {', '.join(box.id for box in self._fleet.boxes)}")
+
+    async def vehicles_identified(self) -> None:
+        for box in self._fleet.boxes:
+            vehicle = await until(
+                f"{box.id} identifies its car", partial(self._vehicle, box), within=30
+            )
+            expected = box.bay.vehicle.vin if box.bay.vin_leaves else None
+            _same(f"VIN from {box.id}", vehicle.get("vin"), expected)
+            name = f"VIN {vehicle['vin']}" if expected else "VIN kept on the box"
+            self._say(f"{box.id}: {name}, reference {vehicle['vehicle_ref']}")
+
+    async def live_values(self) -> None:
+        for box in self._fleet.boxes:
+            values = await until(
+                f"{box.id} sends live engine speed",
+                partial(self._engine_speeds, box),
+                within=30,
+            )
+            invented = set(values) - box.bay.vehicle.speeds()
+            _same(f"engine speeds of {box.id} that its car never said", invented, set())
+            latest = ", ".join(f"{value:g}" for value in values[-_LIVE_POINTS:])
+            self._say(f"{box.id}: engine speed {latest} rpm")
+        await until(
+            f"{self._awkward.id} tells that a value is refused", self._refused_coolant, within=30
+        )
+        self._say(f"{self._awkward.id}: coolant temperature refused, and no value invented")
+
+    async def scan_before_clear(self) -> None:
+        car = self._misfire.bay.vehicle
+        scan = await self._scan(self._misfire)
+        for kind in ("stored", "pending", "permanent"):
+            found = sorted(d["code"] for d in scan["dtcs"] if kind in d["kinds"])
+            _same(f"{kind} codes before the clear", found, sorted(car.codes(kind)))
+            self._say(f"{self._misfire.id}: {kind} {', '.join(found)}")
+
+    async def scan_after_clear(self) -> None:
+        box = self._misfire
+        await self._succeed(box, "obd.clear")
+        cleared = (await self._events(box, "dtc.cleared"))[-1]
+        _same("outcome of the clear", cleared["outcome"], "ok")
+        scan = await self._scan(box)
+        diff = (await self._events(box, "scan.diff"))[-1]
+        _same("the scan that the difference is for", diff["after"], scan["scan_id"])
+        fixed = sorted(item["code"] for item in diff["fixed"])
+        _same("fixed codes", fixed, ["P0300", "P0301", "U0123"])
+        _same("remaining codes", _codes(diff["remaining"]), [("P0420", ("permanent",))])
+        _same("new codes", _codes(diff["new"]), [("P0171", ("pending",))])
+        self._say(
+            f"{box.id}: cleared; fixed {', '.join(fixed)}; remaining permanent P0420; "
+            "new pending P0171"
+        )
+
+    async def other_scans(self) -> None:
+        scan = await self._scan(self._clean)
+        _same(f"codes of {self._clean.id}", scan["dtcs"], [])
+        answered = sorted(module["ecu"] for module in scan["modules"])
+        _same(f"control units of {self._clean.id}", answered, ["7E8", "7E9"])
+        self._say(f"{self._clean.id}: no codes; {' and '.join(answered)} answered")
+        scan = await self._scan(self._awkward)
+        car = self._awkward.bay.vehicle
+        _same("its stored codes", [d["code"] for d in scan["dtcs"]], car.codes("stored"))
+        (module,) = scan["modules"]
+        qualities = {kind: answer["quality"] for kind, answer in module["answers"].items()}
+        expected = {"stored": "ok", "pending": "absent", "permanent": "refused"}
+        _same(f"qualities of {self._awkward.id}", qualities, expected)
+        self._say(f"{self._awkward.id}: stored P0562, pending absent, permanent refused")
+
+    async def clear_not_allowed(self) -> None:
+        """A box whose settings allow reading only does not clear, whoever asks."""
+        answer = await self._console.do(self._awkward.id, "obd.clear")
+        _same(f"obd.clear on {self._awkward.id}", answer["state"], "rejected")
+        self._say(f"{self._awkward.id}: obd.clear rejected: {answer['error']}")
+
+    async def outage(self) -> Facts:
+        """Kill the broker; while it is away, kill an agent and start it again."""
+        fleet, victim = self._fleet, self._clean
+        await fleet.broker.kill()
+        self._say("broker killed")
+        await together([asyncio.sleep(OUTAGE_S), *(_wait_for_backlog(box) for box in fleet.boxes)])
+        before = await victim.outbox()
+        await victim.agent.kill()
+        await victim.start_agent()
+        after = await victim.outbox()
+        for stream, state in before.items():
+            if after[stream]["next"] < state["next"]:
+                raise DemoError(
+                    f"{victim.id} forgot {stream} events: next was {state['next']}, "
+                    f"after SIGKILL it is {after[stream]['next']}"
+                )
+        waiting = sum(stream["pending_events"] for stream in after.values())
+        self._say(f"{victim.id} killed and started again, {waiting} events still waiting")
+        await fleet.broker.start()
+        self._say("broker started again")
+        await until("the console is well again", fleet.console_well, within=60)
+        await self.boxes_online()
+        return {"killed": ["broker", victim.id]}
+
+    async def everything_once(self) -> Facts:
+        """Everything that the boxes gave out until now is in the console, each event once."""
+        totals: Counter[str] = Counter(events=0, gaps=0, duplicates=0, wire_duplicates=0, outbox=0)
+        for box in self._fleet.boxes:
+            given = {name: s["next"] - 1 for name, s in (await box.outbox()).items()}
+            what = f"{box.id} delivers all it gave out"
+            streams = await until(what, partial(self._delivered, box, given), within=60)
+            await until(
+                f"{box.id} releases it",
+                partial(_released, box, given),
+                within=30,
+            )
+            totals["gaps"] += sum(len(stream["gaps"]) for stream in streams)
+            totals["wire_duplicates"] += sum(stream["duplicates"] for stream in streams)
+            counts = await self._count(box, given)
+            totals.update(counts)
+            shown = ", ".join(f"{name} 1-{last}" for name, last in given.items() if last)
+            self._say(f"{box.id}: {shown} each once")
+        _same("gaps", totals["gaps"], 0)
+        _same("events that the console shows twice", totals["duplicates"], 0)
+        return dict(totals)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def _vehicle(self, box: Box) -> Any:
+        vehicle = (await self._console.device(box.id))["vehicle"]
+        if vehicle is None or "vehicle_ref" not in vehicle:
+            raise NotYet(f"the console shows {json.dumps(vehicle)}")
+        return vehicle
+
+    async def _engine_speeds(self, box: Box) -> list[float]:
+        values = [
+            point["value"]
+            for series in await self._console.series(box.id, "engine_speed")
+            for point in series["points"]
+            if point["quality"] == "ok"
+        ]
+        if len(values) < _LIVE_POINTS or len(set(values)) < 2:
+            raise NotYet(f"the console shows {values}")
+        return values
+
+    async def _refused_coolant(self) -> None:
+        series = await self._console.series(self._awkward.id, "coolant_temperature")
+        points = [point for one in series for point in one["points"]]
+        if not points:
+            raise NotYet("the console shows none")
+        seen = {(point["value"], point["quality"]) for point in points}
+        _same(f"coolant temperatures of {self._awkward.id}", seen, {(None, "refused")})
+
+    async def _events(self, box: Box, event_type: str, more_than: int = 0) -> list[Any]:
+        """The data of every event of one type, oldest first, once there are more than so many."""
+
+        async def some() -> list[Any]:
+            events = await self._console.events(box.id, event_type)
+            if len(events) <= more_than:
+                raise NotYet(f"the console has {len(events)}")
+            return [event["data"] for event in events]
+
+        return await until(f"{event_type} from {box.id}", some, within=10)
+
+    async def _succeed(self, box: Box, command: str) -> Any:
+        answer = await self._console.do(box.id, command)
+        if answer["state"] != "succeeded":
+            raise DemoError(f"{command} on {box.id} {answer['state']}: {answer['error']}")
+        return answer["result"]
+
+    async def _scan(self, box: Box) -> Any:
+        """Scan, and return the event that tells of it."""
+        before = len(await self._console.events(box.id, "scan.completed"))
+        await self._succeed(box, "obd.scan")
+        return (await self._events(box, "scan.completed", more_than=before))[-1]
+
+    async def _delivered(self, box: Box, given: dict[str, int]) -> list[Any]:
+        streams = await self._console.delivery(box.id)
+        _same(f"epochs of {box.id}", sorted({s["epoch"] for s in streams}), [1])
+        marks = {stream["stream"]: stream["high_water"] for stream in streams}
+        short = {s: (marks.get(s, 0), last) for s, last in given.items() if marks.get(s, 0) < last}
+        if short:
+            raise NotYet(
+                ", ".join(f"{stream} is at {at} of {last}" for stream, (at, last) in short.items())
+            )
+        for stream in streams:
+            _same(f"losses of {box.id} {stream['stream']}", stream["losses"], [])
+        return streams
+
+    async def _count(self, box: Box, given: dict[str, int]) -> Counter[str]:
+        """Page through all events and count each sequence that the box had given out."""
+        seen: dict[str, Counter[int]] = {stream: Counter() for stream in given}
+        for event in await self._console.events(box.id):
+            if not box.bay.vin_leaves and box.bay.vehicle.vin in json.dumps(event):
+                raise DemoError(f"the VIN of {box.id} left the box in a {event['type']} event")
+            if event["seq"] <= given[event["stream"]]:
+                seen[event["stream"]][event["seq"]] += 1
+        counts: Counter[str] = Counter()
+        for stream, last in given.items():
+            missing = [seq for seq in range(1, last + 1) if not seen[stream][seq]]
+            _same(f"{stream} events of {box.id} missing in the console", missing, [])
+            counts["events"] += last
+            counts["duplicates"] += seen[stream].total() - len(seen[stream])
+        return counts
+
+
+async def _wait_for_backlog(box: Box) -> None:
+    async def waiting() -> None:
+        pending = sum(stream["pending_events"] for stream in (await box.outbox()).values())
+        if pending < _WAITING_EVENTS:
+            raise NotYet(f"{pending} events are waiting")
+
+    await until(f"{box.id} keeps events while the broker is away", waiting, within=30)
+
+
+async def _released(box: Box, given: dict[str, int]) -> None:
+    """NotYet while the box still holds something that it gave out before."""
+    outbox = await box.outbox()
+    kept = [name for name, last in given.items() if outbox[name]["acknowledged"] < last]
+    if kept:
+        raise NotYet(f"not yet acknowledged: {', '.join(kept)}")
+
+
+def _status(devices: dict[str, Any], box: Box) -> str:
+    return str(devices.get(box.id, {}).get("status", "unknown"))
+
+
+def _codes(items: list[Any]) -> list[Code]:
+    return sorted((item["code"], tuple(item["kinds"])) for item in items)
+
+
+def _same(what: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise DemoError(f"{what}: expected {expected!r}, found {found!r}")

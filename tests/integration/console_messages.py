@@ -1,0 +1,92 @@
+"""Messages as a box makes them, and a console's database to put them into."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select
+
+from nexus_agent.protocol import (
+    Presence,
+    Segment,
+    Stamp,
+    Stream,
+    Topic,
+    encode_event,
+    pack,
+    parse_time,
+    seal,
+)
+from nexus_console.db.engine import Database
+from nexus_console.db.models import events
+from nexus_console.intake import Inbound, Intake, Outcome
+
+DEVICE = "bay-1"
+NOW = parse_time("2026-01-02T03:04:05Z")
+BOOT = "4c1f0c9e-2f58-4f0e-9d5e-6a4c9f1f2b3d"
+
+
+def sealed(
+    first: int,
+    *data: Any,
+    stream: Stream = Stream.EVENT,
+    epoch: int = 1,
+    event_type: str = "test.value",
+    device: str = DEVICE,
+    time: int = NOW,
+) -> Segment:
+    """A segment of events with *data*, from sequence *first* on."""
+    stamp = Stamp(time, 1_000_000_000, BOOT, synced=True)
+    tails = [
+        encode_event(device=device, source="test", event_type=event_type, stamp=stamp, data=one)
+        for one in data
+    ]
+    return seal(stream=stream, epoch=epoch, first=first, tails=tails, times=(time, time))
+
+
+def run(first: int, last: int, **more: Any) -> Segment:
+    """A segment first to last whose events hold their own number."""
+    return sealed(first, *range(first, last + 1), **more)
+
+
+def damaged(segment: Segment) -> Segment:
+    """The same header over bytes that are not what it says."""
+    return replace(segment, payload=b"x" * len(segment.payload))
+
+
+def message(*segments: Segment, device: str = DEVICE, received: int = NOW) -> Inbound:
+    properties, payload = pack(segments)
+    topic = Topic(device).data(segments[0].stream)
+    return Inbound(topic, payload, properties, False, received, lambda: None)
+
+
+def presence(
+    *, device: str = DEVICE, received: int = NOW, retained: bool = False, **fields: Any
+) -> Inbound:
+    payload = Presence(**fields).encode()
+    return Inbound(Topic(device).presence, payload, [], retained, received, lambda: None)
+
+
+class Store:
+    """A console's database, written as the writer does it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def take(self, *messages: Inbound) -> Outcome:
+        """All of *messages* in one transaction."""
+        with self.database.write() as connection:
+            intake = Intake(connection)
+            for one in messages:
+                intake.take(one)
+            return intake.finish()
+
+    def rows(self, table: Any) -> list[dict[str, Any]]:
+        with self.database.read() as connection:
+            return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+    def sequences(self, stream: Stream = Stream.EVENT) -> list[int]:
+        """Sequences of the stored events of a stream, sorted, with repeats if there were any."""
+        code = list(Stream).index(stream)
+        return sorted(row["seq"] for row in self.rows(events) if row["stream"] == code)

@@ -1,0 +1,192 @@
+"""Outbox, sender and link against a real broker and a peer that acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from nexus_agent.broker import BrokerAddress
+from nexus_agent.clock import Clock
+from nexus_agent.config import BrokerSection
+from nexus_agent.protocol import Presence, Stream, Topic
+from nexus_agent.store.database import Database
+from nexus_agent.store.outbox import Outbox
+from nexus_agent.sync.link import Link, LinkState
+from nexus_agent.sync.sender import Sender
+from nexus_demo.broker import Broker
+from nexus_demo.peer import connected
+
+DEVICE = "box-1"
+
+
+class Box:
+    """The part of an agent that this suite is about."""
+
+    def __init__(self, outbox: Outbox, link: Link, commands: list[bytes]) -> None:
+        self.outbox = outbox
+        self.link = link
+        self.commands = commands
+
+    async def emit(self, *values: object, stream: Stream = Stream.EVENT) -> None:
+        await self.outbox.emit("test", [("test.value", value) for value in values], stream)
+
+
+@asynccontextmanager
+async def box(state_dir: Path, broker: BrokerSection, patience: float = 10.0) -> AsyncIterator[Box]:
+    clock, topic = Clock(), Topic(DEVICE)
+    database = Database(state_dir)
+    await database.open()
+    outbox = Outbox(database, DEVICE, clock)
+    await outbox.open()
+    commands: list[bytes] = []
+
+    async def birth() -> Presence:
+        return Presence(online=True, session="s1", epoch=outbox.epoch)
+
+    link = Link(
+        broker,
+        broker,
+        topic,
+        "s1",
+        clock,
+        Sender(outbox, topic, broker.ack, patience),
+        birth,
+        commands.append,
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(outbox.run(), name="outbox")
+        running = group.create_task(link.run(), name="link")
+        yield Box(outbox, link, commands)
+        running.cancel()
+        outbox.close()
+    await database.close()
+
+
+async def until(condition: Callable[[], object], within: float = 20.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def section(address: BrokerAddress) -> BrokerSection:
+    return BrokerSection(url=address.url, ca=address.ca)
+
+
+async def test_events_arrive_in_order_and_are_released(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with connected(section) as peer, box(state_dir, section) as agent:
+        for n in range(20):
+            await agent.emit(n)
+        await until(lambda: agent.outbox.position(Stream.EVENT) == (20, 21))
+        assert [event.data for event in peer.of(DEVICE, "test.value")] == list(range(20))
+
+
+async def test_what_was_emitted_offline_arrives_later(
+    state_dir: Path, section: BrokerSection, broker: Broker
+) -> None:
+    await broker.stop()
+    async with box(state_dir, section) as agent:
+        await agent.emit(*range(500), stream=Stream.TELEMETRY)
+        await broker.start()
+        async with connected(section) as peer:
+            await until(lambda: agent.outbox.position(Stream.TELEMETRY) == (500, 501))
+            assert len(peer.of(DEVICE, "test.value")) == 500
+
+
+async def test_nothing_is_released_that_only_the_broker_has(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with connected(section) as peer, box(state_dir, section) as agent:
+        peer.acknowledging = False
+        await agent.emit(1)
+        await peer.until(lambda: peer.of(DEVICE, "test.value"))
+        assert agent.outbox.position(Stream.EVENT) == (0, 2)
+
+
+async def test_an_unacknowledged_event_is_sent_again_until_it_is(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with connected(section) as peer, box(state_dir, section, patience=0.2) as agent:
+        peer.acknowledging = False
+        await agent.emit(1)
+        await peer.until(lambda: peer.duplicates >= 1)
+        peer.acknowledging = True
+        await until(lambda: agent.outbox.position(Stream.EVENT) == (1, 2))
+
+
+async def test_with_the_brokers_word_as_acknowledgement_no_console_is_needed(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    alone = section.model_copy(update={"ack": "broker"})
+    async with box(state_dir, alone) as agent:
+        await agent.emit(1, 2, 3)
+        await until(lambda: agent.outbox.position(Stream.EVENT) == (3, 4))
+
+
+async def test_an_alert_overtakes_a_backlog(
+    state_dir: Path, section: BrokerSection, broker: Broker
+) -> None:
+    await broker.stop()
+    async with box(state_dir, section) as agent:
+        for _ in range(20):
+            await agent.emit(*("x" * 1000 for _ in range(1000)), stream=Stream.TELEMETRY)
+        await agent.emit("fire", stream=Stream.ALERT)
+        await broker.start()
+        async with connected(section) as peer:
+            await peer.until(lambda: peer.marks.get((DEVICE, 1, Stream.ALERT)))
+            assert peer.marks.get((DEVICE, 1, Stream.TELEMETRY), 0) < 20_000
+
+
+async def test_the_birth_is_retained_and_the_farewell_replaces_it(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with box(state_dir, section) as agent:
+        await until(lambda: agent.link.state is LinkState.CONNECTED)
+        async with connected(section) as peer:
+            await peer.until(lambda: peer.presence)
+            assert [(p.online, p.session) for _, p in peer.presence] == [(True, "s1")]
+            await agent.link.farewell("stopped")
+            await peer.until(lambda: len(peer.presence) == 2)
+            assert (peer.presence[1][1].online, peer.presence[1][1].reason) == (False, "stopped")
+
+
+async def test_a_command_comes_down(state_dir: Path, section: BrokerSection) -> None:
+    async with connected(section) as peer, box(state_dir, section) as agent:
+        await until(lambda: agent.link.state is LinkState.CONNECTED)
+        await peer.send(peer.make_command(DEVICE, "obd.scan"))
+        await until(lambda: agent.commands)
+
+
+async def test_the_link_comes_back_after_the_broker_was_killed(
+    state_dir: Path, section: BrokerSection, broker: Broker
+) -> None:
+    async with box(state_dir, section) as agent:
+        await until(lambda: agent.link.state is LinkState.CONNECTED)
+        await broker.kill()
+        await until(lambda: agent.link.state is LinkState.WAITING)
+        await agent.emit("while it was away")
+        await broker.start()
+        async with connected(section) as peer:
+            await until(lambda: agent.outbox.position(Stream.EVENT) == (1, 2), within=40)
+            assert [e.data for e in peer.of(DEVICE, "test.value")] == ["while it was away"]
+
+
+# paho leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_broker_with_another_ca_is_not_trusted(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    stranger = section.model_copy(update={"ca": None})
+    async with box(state_dir, stranger) as agent:
+        await until(lambda: agent.link.state is LinkState.WAITING)
+        assert "certificate verify failed" in agent.link.error
+    del agent
+    gc.collect()

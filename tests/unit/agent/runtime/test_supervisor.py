@@ -1,0 +1,248 @@
+"""The supervisor with real plugins: whatever one does, the others and the agent go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import pytest
+
+from nexus_agent.bus import Bus
+from nexus_agent.clock import Clock
+from nexus_agent.plugin import (
+    BusEvent,
+    FatalError,
+    NoArgs,
+    Plugin,
+    PluginError,
+    Progress,
+    RetryError,
+    Settings,
+    Stream,
+    command,
+)
+from nexus_agent.runtime import supervisor as module
+from nexus_agent.runtime.context import Services, VehicleNames
+from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
+from nexus_agent.testing import MemoryState
+
+
+class Sink:
+    """Takes events, as the outbox does."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, Any]] = []
+
+    async def emit(self, source: str, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
+        self.events += [(source, kind, data) for kind, data in events]
+
+    def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None:
+        self.events.append((source, event_type, data))
+
+
+class Good(Plugin[Settings]):
+    name = "good"
+    version = "1"
+    description = "Works."
+    author = "tests"
+
+    async def run(self) -> None:
+        await self.context.emit("good.started", {})
+        await asyncio.Event().wait()
+
+    @command()
+    async def greet(self, args: NoArgs, progress: Progress) -> str:
+        """Say hello."""
+        progress("half way")
+        return "hello"
+
+    @command()
+    async def stumble(self, args: NoArgs, progress: Progress) -> None:
+        """Break."""
+        raise ZeroDivisionError("no")
+
+
+class Failing(Plugin[Settings]):
+    name = "failing"
+    version = "1"
+    description = "Fails as it is told."
+    author = "tests"
+    error: ClassVar[Exception] = RetryError("the adapter is gone")
+
+    async def run(self) -> None:
+        raise self.error
+
+
+class Brief(Plugin[Settings]):
+    name = "brief"
+    version = "1"
+    description = "Is done at once."
+    author = "tests"
+
+    async def run(self) -> None:
+        return
+
+
+class Listener(Plugin[Settings]):
+    name = "listener"
+    version = "1"
+    description = "Answers what it hears."
+    author = "tests"
+
+    async def run(self) -> None:
+        async with self.context.subscribe("good.started") as events:
+            await self.context.emit("listener.ready", {})
+            async for event in events:
+                await self.context.emit("listener.heard", {"from": event.source})
+
+
+class Stage:
+    def __init__(self, supervisor: Supervisor, sink: Sink) -> None:
+        self.supervisor = supervisor
+        self.sink = sink
+        self.news = asyncio.Event()
+        self.states: list[tuple[str, PluginState]] = []
+
+    async def changed(self, item: Supervised) -> None:
+        self.states.append((item.name, item.state))
+        self.news.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    def state(self, name: str) -> PluginState:
+        return self.supervisor.plugins[name].state
+
+
+@asynccontextmanager
+async def supervised(*plugins: type[Plugin[Any]]) -> AsyncIterator[Stage]:
+    sink, clock = Sink(), Clock()
+    with ThreadPoolExecutor(1) as workers:
+        services = Services(
+            sink,
+            Bus[BusEvent](),
+            clock,
+            workers,
+            lambda _: MemoryState(),
+            VehicleNames(b"k" * 32, show_vin=False),
+        )
+        items = [Supervised(plugin.name, plugin, Settings()) for plugin in plugins]
+
+        async def changed(item: Supervised) -> None:
+            await stage.changed(item)
+
+        supervisor = Supervisor(items, services, clock, changed)
+        stage = Stage(supervisor, sink)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(supervisor.run(), name="supervisor")
+            yield stage
+            task.cancel()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_CAP_S", 0.01)
+
+
+@pytest.fixture
+def failing_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    return lambda error: monkeypatch.setattr(Failing, "error", error)
+
+
+async def test_a_plugin_runs_until_the_supervisor_is_cancelled() -> None:
+    async with supervised(Good) as stage:
+        await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
+    assert [event[1] for event in stage.sink.events] == ["good.started"]
+
+
+@pytest.mark.parametrize("error", [RetryError("gone"), ValueError("a bug"), KeyError("x")])
+async def test_a_failing_plugin_is_restarted_and_its_neighbour_goes_on(
+    failing_with: Callable[[Exception], None], error: Exception
+) -> None:
+    failing_with(error)
+    async with supervised(Failing, Good) as stage:
+        await stage.until(lambda: stage.supervisor.plugins["failing"].restarts >= 2)
+        assert stage.state("good") is PluginState.RUNNING
+        assert type(error).__name__ in stage.supervisor.plugins["failing"].last_error
+
+
+async def test_a_fatal_error_is_final(failing_with: Callable[[Exception], None]) -> None:
+    failing_with(FatalError("no such port"))
+    async with supervised(Failing) as stage:
+        await stage.until(lambda: stage.state("failing") is PluginState.FAILED)
+        item = stage.supervisor.plugins["failing"]
+        assert (item.reason, item.restarts, item.state.recoverable) == ("no such port", 0, False)
+
+
+async def test_too_many_restarts_mean_quarantine() -> None:
+    async with supervised(Failing) as stage:
+        await stage.until(lambda: stage.state("failing") is PluginState.QUARANTINED)
+        assert stage.supervisor.plugins["failing"].restarts == module.BUDGET
+        assert stage.supervisor.plugins["failing"].state.recoverable
+
+
+async def test_a_plugin_that_is_done_is_not_restarted() -> None:
+    async with supervised(Brief) as stage:
+        await stage.until(lambda: stage.state("brief") is PluginState.STOPPED)
+        assert stage.supervisor.plugins["brief"].restarts == 0
+
+
+async def test_plugins_hear_each_other() -> None:
+    async with supervised(Listener, Good) as stage:
+        await stage.until(
+            lambda: ("listener", "listener.heard", {"from": "good"}) in stage.sink.events
+        )
+
+
+async def test_a_command_runs_in_its_plugin_and_tells_its_progress() -> None:
+    async with supervised(Good) as stage:
+        await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
+        told: list[str] = []
+        assert await stage.supervisor.invoke("good.greet", NoArgs(), told.append) == "hello"
+        assert told == ["half way"]
+
+
+async def test_a_command_that_breaks_breaks_nothing_else() -> None:
+    async with supervised(Good) as stage:
+        await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
+        with pytest.raises(PluginError, match="ZeroDivisionError"):
+            await stage.supervisor.invoke("good.stumble", NoArgs(), print)
+        assert stage.state("good") is PluginState.RUNNING
+
+
+async def test_a_command_of_a_plugin_that_is_down_says_so(
+    failing_with: Callable[[Exception], None],
+) -> None:
+    async with supervised(Brief, Good) as stage:
+        await stage.until(lambda: stage.state("brief") is PluginState.STOPPED)
+        assert stage.supervisor.find("brief.greet") is None
+        assert stage.supervisor.find("nobody.greet") is None
+
+
+@pytest.mark.parametrize(("attempt", "low", "high"), [(1, 0.5, 1), (3, 2, 4), (30, 30, 60)])
+def test_the_backoff_doubles_up_to_its_cap(
+    monkeypatch: pytest.MonkeyPatch, attempt: int, low: float, high: float
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_CAP_S", 60.0)
+    waits = [module.backoff(attempt) for _ in range(200)]
+    assert low <= min(waits) <= max(waits) <= high
+
+
+def test_a_vehicle_is_named_alike_by_boxes_that_share_the_key() -> None:
+    one, other = (VehicleNames(b"k" * 32, show_vin=False)("1HGCM82633A004352") for _ in range(2))
+    assert one == other == {"vehicle_ref": one["vehicle_ref"]}
+    assert "1HGCM82633A004352" not in str(one)
+
+
+def test_another_key_names_a_vehicle_otherwise_and_the_vin_shows_where_allowed() -> None:
+    names = VehicleNames(b"o" * 32, show_vin=True)("1HGCM82633A004352")
+    assert names["vin"] == "1HGCM82633A004352"
+    assert (
+        names["vehicle_ref"]
+        != VehicleNames(b"k" * 32, show_vin=True)("1HGCM82633A004352")["vehicle_ref"]
+    )
