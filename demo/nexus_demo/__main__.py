@@ -79,11 +79,11 @@ async def _one_line(fleet: Fleet, console: api.Console) -> str:
     for box in fleet.boxes:
         state = devices.get(box.id, {}).get("status", "unknown")
         try:
-            pending = (await box.status())["outbox"]["pending_events"]
+            waiting = f"{await box.waiting()} waiting"
         except NotYet:
-            pending = "?"
+            waiting = "its agent does not answer"
         speed = await _engine_speed(console, box.id)
-        parts.append(f"{box.id} {state}, {speed}, {pending} waiting")
+        parts.append(f"{box.id} {state}, {speed}, {waiting}")
     return " | ".join(parts)
 
 

@@ -58,10 +58,9 @@ class Console:
 
     async def do(self, device: str, command: str, within: float = 30.0) -> Any:
         """Give a command and return it once it is over, whatever came of it."""
-        answer = await self._http.post(
-            f"/devices/{device}/commands", json={"name": command, "args": {}}
-        )
-        path = f"/devices/{device}/commands/{_json(answer)['id']}"
+        path = f"/devices/{device}/commands"
+        given = await self._call("POST", path, json={"name": command, "args": {}})
+        path += f"/{given['id']}"
 
         async def over() -> Any:
             state = await self._get(path)
@@ -71,8 +70,18 @@ class Console:
 
         return await until(f"{command} on {device} ends", over, within=within)
 
+    async def sign_in(self, user: str, password: str) -> None:
+        answer = await self._call("POST", "/login", json={"username": user, "password": password})
+        self._http.headers["Authorization"] = f"Bearer {answer['token']}"
+
     async def _get(self, path: str, query: dict[str, Any] | None = None) -> Any:
-        return _json(await self._http.get(path, params=query))
+        return await self._call("GET", path, params=query)
+
+    async def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            return _json(await self._http.request(method, path, **options))
+        except httpx.TransportError as error:
+            raise DemoError(f"{method} {path}: {type(error).__name__}: {error}") from None
 
 
 @asynccontextmanager
@@ -81,9 +90,9 @@ async def signed_in(address: str, user: str, password: str) -> AsyncIterator[Con
     async with httpx.AsyncClient(
         base_url=f"{address}/api/v1", timeout=_TIMEOUT_S, trust_env=False
     ) as http:
-        answer = await http.post("/login", json={"username": user, "password": password})
-        http.headers["Authorization"] = f"Bearer {_json(answer)['token']}"
-        yield Console(http)
+        console = Console(http)
+        await console.sign_in(user, password)
+        yield console
 
 
 async def health(address: str) -> Any:

@@ -94,6 +94,10 @@ class Box:
         answer = await api.box(self.socket, "/v1/outbox")
         return {stream["stream"]: stream for stream in answer["streams"]}
 
+    async def waiting(self) -> int:
+        """How many events wait for the console."""
+        return sum(stream["pending_events"] for stream in (await self.outbox()).values())
+
 
 class Fleet:
     """Everything that runs; made and taken down by `running`."""

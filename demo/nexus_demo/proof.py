@@ -148,8 +148,8 @@ class Proof:
                     f"{victim.id} forgot {stream} events: next was {state['next']}, "
                     f"after SIGKILL it is {after[stream]['next']}"
                 )
-        waiting = sum(stream["pending_events"] for stream in after.values())
-        self._say(f"{victim.id} killed and started again, {waiting} events still waiting")
+        waiting = await victim.waiting()
+        self._say(f"{victim.id} killed and started again, {waiting} events waiting")
         await fleet.broker.start()
         self._say("broker started again")
         await until("the console is well again", fleet.console_well, within=60)
@@ -252,7 +252,7 @@ class Proof:
         counts: Counter[str] = Counter()
         for stream, last in given.items():
             missing = [seq for seq in range(1, last + 1) if not seen[stream][seq]]
-            _same(f"{stream} events of {box.id} missing in the console", missing, [])
+            _same(f"sequences of {box.id} {stream} that the console lacks", missing, [])
             counts["events"] += last
             counts["duplicates"] += seen[stream].total() - len(seen[stream])
         return counts
@@ -260,7 +260,7 @@ class Proof:
 
 async def _wait_for_backlog(box: Box) -> None:
     async def waiting() -> None:
-        pending = sum(stream["pending_events"] for stream in (await box.outbox()).values())
+        pending = await box.waiting()
         if pending < _WAITING_EVENTS:
             raise NotYet(f"{pending} events are waiting")
 

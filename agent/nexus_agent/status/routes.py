@@ -70,7 +70,7 @@ def _check(query: Query, *known: str) -> None:
 
 async def _status(source: Source, query: Query) -> Reply:
     _check(query)
-    return _json(source.status())
+    return _json(await source.status())
 
 
 async def _plugins(source: Source, query: Query) -> Reply:

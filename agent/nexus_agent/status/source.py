@@ -23,7 +23,7 @@ class Source(Protocol):
     Every method may raise UnavailableError. docs/reference has the keys of each document.
     """
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """The whole box on one screen: `/v1/status`."""
 
     def plugins(self) -> dict[str, Any]:

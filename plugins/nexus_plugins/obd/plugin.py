@@ -266,7 +266,7 @@ class ObdPlugin(Plugin[ObdSettings]):
             elm = self._adapter()
             vehicle = await self._present(elm, progress)
             progress("reading the VIN")
-            number, _ = await read_vin(elm)
+            number, _ecu = await read_vin(elm)
             if number.quality is Quality.OK and number.number != vehicle.vin.number:
                 # Another car than before, or one that has only now told who it is.
                 self._vehicle = None

@@ -80,7 +80,7 @@ class Agent:
         self.live: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.asked: list[tuple[str | None, int, str | None, Stream | None]] = []
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         return self.status_document
 
     def plugins(self) -> dict[str, Any]:

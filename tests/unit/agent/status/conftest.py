@@ -42,7 +42,7 @@ class Box:
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.followers) == count)
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         if self.fault is not None:
             raise self.fault
         return {"v": 1, "device": "box-1"}
