@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -171,13 +172,32 @@ class Stamp:
     synced: bool
 
 
-def encode_event(*, device: str, source: str, event_type: str, stamp: Stamp, data: Any) -> bytes:
-    """Everything of an event but its id, as the tail of its JSON line.
+def encode_events(
+    *, device: str, source: str, stamp: Stamp, events: Sequence[tuple[str, Any]]
+) -> list[bytes]:
+    """Everything of (type, data) pairs of one moment but their ids: the tails of JSON lines.
 
-    The id holds the sequence number, which is given only when the segment is sealed. `data` is any
-    JSON value; a value that JSON cannot carry raises ProtocolError, NaN and infinity included.
+    An id holds the sequence number, which is given only when the segment is sealed. Data is any
+    JSON value; one that JSON cannot carry raises ProtocolError, NaN and infinity included.
     """
-    check_event_type(event_type)
+    seconds, rest = divmod(stamp.mono, 1_000_000_000)
+    head = f'","source":"/{device}/{source}","type":"'.encode()
+    middle = (
+        f'","time":"{format_time(stamp.wall)}","mono":"{seconds}.{rest // 1000:06d}"'
+        f',"boot":"{stamp.boot}","synced":{"true" if stamp.synced else "false"},"data":'
+    ).encode()
+    return [
+        b"%b%b%b%b}" % (head, _type_bytes(event_type), middle, _encode_data(event_type, data))
+        for event_type, data in events
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _type_bytes(event_type: str) -> bytes:
+    return check_event_type(event_type).encode()
+
+
+def _encode_data(event_type: str, data: Any) -> bytes:
     try:
         body = orjson.dumps(data)
     except TypeError as error:
@@ -189,13 +209,7 @@ def encode_event(*, device: str, source: str, event_type: str, stamp: Stamp, dat
         raise ProtocolError(
             f"event {event_type}: {len(body)} bytes of data, at most {MAX_EVENT_BYTES} are taken"
         )
-    seconds, rest = divmod(stamp.mono, 1_000_000_000)
-    head = (
-        f'","source":"/{device}/{source}","type":"{event_type}","time":"{format_time(stamp.wall)}"'
-        f',"mono":"{seconds}.{rest // 1000:06d}","boot":"{stamp.boot}"'
-        f',"synced":{"true" if stamp.synced else "false"},"data":'
-    )
-    return b"".join((head.encode(), body, b"}"))
+    return body
 
 
 def _finite(data: Any) -> bool:
@@ -301,7 +315,7 @@ def seal(
 ) -> Segment:
     """Give consecutive sequence numbers from *first* on to encoded events and seal them.
 
-    *tails* are what `encode_event` returned, at least one; *times* are the wall times of the first
+    *tails* are what `encode_events` returned, at least one; *times* are the wall times of the first
     and the last event.
     """
     last = first + len(tails) - 1

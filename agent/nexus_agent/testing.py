@@ -17,7 +17,7 @@ import orjson
 import structlog
 
 from nexus_agent.plugin import BusEvent, Logger, Plugin, Settings, Stream
-from nexus_agent.protocol import Stamp, encode_event
+from nexus_agent.protocol import Stamp, encode_events
 
 S = TypeVar("S", bound=Settings)
 T = TypeVar("T")
@@ -80,8 +80,8 @@ class RecordingContext(Generic[S]):
         return self._state
 
     def _record(self, event_type: str, data: Any, stream: Stream, *, promised: bool) -> None:
-        tail = encode_event(
-            device="box", source="plugin", event_type=event_type, stamp=_STAMP, data=data
+        (tail,) = encode_events(
+            device="box", source="plugin", stamp=_STAMP, events=[(event_type, data)]
         )
         value = orjson.loads(b'{"id":"' + tail)["data"]
         self.events.append(Emitted(event_type, value, stream, promised))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from nexus_console.mqtt import Link
 
 STOP_HTTP_S: Final = 2
 """How long requests that are under way may take at the end."""
-STATUS_PERIOD_S: Final = 5.0
+STATUS_PERIOD_S: Final = 2.0
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -103,9 +104,9 @@ def _listen(settings: ServerSettings) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        raise SettingsError(
-            f"server.listen: {settings.listen}: cannot listen: {error.strerror}"
-        ) from None
+        # create_server appends the address to the system's text, which is said here already.
+        text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise SettingsError(f"server.listen: {settings.listen}: cannot listen: {text}") from None
 
 
 async def _thread(

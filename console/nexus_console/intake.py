@@ -28,6 +28,8 @@ from nexus_console.db.engine import storable
 from nexus_console.db.models import STREAM_CODES, devices, events, unreadable
 from nexus_console.lanes import Lane
 
+COMMAND_RESULT: Final = "command.result"
+DELIVERY_LOSS: Final = "delivery.loss"
 MAX_UNREADABLE: Final = 200
 MAX_UNREADABLE_BYTES: Final = 256 * 1024
 
@@ -198,28 +200,25 @@ class Intake:
         return lane
 
     def _segment(self, device: _Device, segment: Segment, received: int) -> None:
+        """The hot path: a list a segment, and a second look only at what must be acted upon."""
         lane = self._lane(device, segment.epoch, segment.stream)
-        code, epoch, position = STREAM_CODES[segment.stream], segment.epoch, device.events
-        for event in lane.take(segment, received):
-            position += 1
-            self._rows.append(
-                (
-                    device.id,
-                    code,
-                    position,
-                    epoch,
-                    event.seq,
-                    event.type,
-                    event.time,
-                    received,
-                    event.raw.decode(),
-                )
-            )
-            if event.type == "command.result":
+        fresh = lane.take(segment, received)
+        key, code, epoch, start = (
+            device.id,
+            STREAM_CODES[segment.stream],
+            segment.epoch,
+            device.events,
+        )
+        self._rows += [
+            (key, code, n, epoch, e.seq, e.type, e.time, received, e.raw.decode())
+            for n, e in enumerate(fresh, start + 1)
+        ]
+        device.events += len(fresh)
+        for event in fresh:
+            if event.type == COMMAND_RESULT:
                 self._result(device, event, received)
-            elif event.type == "delivery.loss":
+            elif event.type == DELIVERY_LOSS:
                 self._loss(device, event, received)
-        device.events = position
 
     def _result(self, device: _Device, event: Event, received: int) -> None:
         refusal = commands.apply_result(self._connection, device.id, event.data, received)

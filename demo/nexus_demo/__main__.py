@@ -88,8 +88,8 @@ async def _one_line(fleet: Fleet, console: api.Console) -> str:
 
 
 async def _engine_speed(console: api.Console, device: str) -> str:
-    for series in await console.series(device, "engine_speed"):
-        for point in reversed(series["points"]):
+    for series in await console.series(device, "engine_speed", newest=1):
+        for point in series["points"]:
             if point["quality"] == "ok":
                 return f"{point['value']:.0f} rpm"
     return "no engine speed"

@@ -19,10 +19,11 @@ _TIMEOUT_S: Final = 10.0
 
 
 class Console:
-    """The console's `/api/v1`, as one user."""
+    """The console's `/api/v1`, as one user, who signs in again when the token has run out."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, user: str, password: str) -> None:
         self._http = http
+        self._login = {"username": user, "password": password}
 
     async def devices(self) -> dict[str, Any]:
         """Every device by its id."""
@@ -37,9 +38,9 @@ class Console:
         streams: list[Any] = (await self._get(f"/devices/{device}/delivery"))["streams"]
         return streams
 
-    async def series(self, device: str, name: str) -> list[Any]:
-        """Live values called *name*, one object for each control unit."""
-        query = {"type": "telemetry.pid", "name": name}
+    async def series(self, device: str, name: str, newest: int = PAGE) -> list[Any]:
+        """The newest live values called *name*, one object for each control unit."""
+        query = {"type": "telemetry.pid", "name": name, "limit": newest}
         series: list[Any] = (await self._get(f"/devices/{device}/series", query))["series"]
         return series
 
@@ -70,16 +71,23 @@ class Console:
 
         return await until(f"{command} on {device} ends", over, within=within)
 
-    async def sign_in(self, user: str, password: str) -> None:
-        answer = await self._call("POST", "/login", json={"username": user, "password": password})
-        self._http.headers["Authorization"] = f"Bearer {answer['token']}"
+    async def sign_in(self) -> None:
+        token = _json(await self._send("POST", "/login", json=self._login))["token"]
+        self._http.headers["Authorization"] = f"Bearer {token}"
 
     async def _get(self, path: str, query: dict[str, Any] | None = None) -> Any:
         return await self._call("GET", path, params=query)
 
     async def _call(self, method: str, path: str, **options: Any) -> Any:
+        answer = await self._send(method, path, **options)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            await self.sign_in()
+            answer = await self._send(method, path, **options)
+        return _json(answer)
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            return _json(await self._http.request(method, path, **options))
+            return await self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise DemoError(f"{method} {path}: {type(error).__name__}: {error}") from None
 
@@ -90,8 +98,8 @@ async def signed_in(address: str, user: str, password: str) -> AsyncIterator[Con
     async with httpx.AsyncClient(
         base_url=f"{address}/api/v1", timeout=_TIMEOUT_S, trust_env=False
     ) as http:
-        console = Console(http)
-        await console.sign_in(user, password)
+        console = Console(http, user, password)
+        await console.sign_in()
         yield console
 
 

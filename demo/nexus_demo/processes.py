@@ -30,6 +30,7 @@ def free_port() -> int:
 
 
 def _die_with_parent() -> None:
+    # Runs between fork and exec. "Parent" is the thread that forked: here it is the main thread.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

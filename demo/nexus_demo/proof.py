@@ -26,6 +26,10 @@ OUTAGE_S: Final = 5.0
 _WAITING_EVENTS: Final = 5
 """What every box must have waiting before the outage counts as one."""
 _LIVE_POINTS: Final = 5
+_SOON_S: Final = 30.0
+_RECOVERY_S: Final = 120.0
+"""After an outage boxes and console wait up to twice its length before they connect again, and what
+a box sent before the console was back is sent again only after its acknowledgement is overdue."""
 
 
 class Proof:
@@ -57,13 +61,13 @@ class Proof:
             if away:
                 raise NotYet(f"the console does not show {', '.join(away)} online")
 
-        await until("all boxes are online", online, within=30)
+        await until("all boxes are online", online, within=_RECOVERY_S)
         self._say(f"online in the console: {', '.join(box.id for box in self._fleet.boxes)}")
 
     async def vehicles_identified(self) -> None:
         for box in self._fleet.boxes:
             vehicle = await until(
-                f"{box.id} identifies its car", partial(self._vehicle, box), within=30
+                f"{box.id} identifies its car", partial(self._vehicle, box), within=_SOON_S
             )
             expected = box.bay.vehicle.vin if box.bay.vin_leaves else None
             _same(f"VIN from {box.id}", vehicle.get("vin"), expected)
@@ -75,14 +79,16 @@ class Proof:
             values = await until(
                 f"{box.id} sends live engine speed",
                 partial(self._engine_speeds, box),
-                within=30,
+                within=_SOON_S,
             )
             invented = set(values) - box.bay.vehicle.speeds()
             _same(f"engine speeds of {box.id} that its car never said", invented, set())
             latest = ", ".join(f"{value:g}" for value in values[-_LIVE_POINTS:])
             self._say(f"{box.id}: engine speed {latest} rpm")
         await until(
-            f"{self._awkward.id} tells that a value is refused", self._refused_coolant, within=30
+            f"{self._awkward.id} tells that a value is refused",
+            self._refused_coolant,
+            within=_SOON_S,
         )
         self._say(f"{self._awkward.id}: coolant temperature refused, and no value invented")
 
@@ -152,7 +158,7 @@ class Proof:
         self._say(f"{victim.id} killed and started again, {waiting} events waiting")
         await fleet.broker.start()
         self._say("broker started again")
-        await until("the console is well again", fleet.console_well, within=60)
+        await until("the console is well again", fleet.console_well, within=_RECOVERY_S)
         await self.boxes_online()
         return {"killed": ["broker", victim.id]}
 
@@ -162,11 +168,11 @@ class Proof:
         for box in self._fleet.boxes:
             given = {name: s["next"] - 1 for name, s in (await box.outbox()).items()}
             what = f"{box.id} delivers all it gave out"
-            streams = await until(what, partial(self._delivered, box, given), within=60)
+            streams = await until(what, partial(self._delivered, box, given), within=_RECOVERY_S)
             await until(
                 f"{box.id} releases it",
                 partial(_released, box, given),
-                within=30,
+                within=_SOON_S,
             )
             totals["gaps"] += sum(len(stream["gaps"]) for stream in streams)
             totals["wire_duplicates"] += sum(stream["duplicates"] for stream in streams)
@@ -264,7 +270,7 @@ async def _wait_for_backlog(box: Box) -> None:
         if pending < _WAITING_EVENTS:
             raise NotYet(f"{pending} events are waiting")
 
-    await until(f"{box.id} keeps events while the broker is away", waiting, within=30)
+    await until(f"{box.id} keeps events while the broker is away", waiting, within=_SOON_S)
 
 
 async def _released(box: Box, given: dict[str, int]) -> None:

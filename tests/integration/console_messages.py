@@ -13,7 +13,7 @@ from nexus_agent.protocol import (
     Stamp,
     Stream,
     Topic,
-    encode_event,
+    encode_events,
     pack,
     parse_time,
     seal,
@@ -38,10 +38,8 @@ def sealed(
 ) -> Segment:
     """A segment of events with *data*, from sequence *first* on."""
     stamp = Stamp(time, 1_000_000_000, BOOT, synced=True)
-    tails = [
-        encode_event(device=device, source="test", event_type=event_type, stamp=stamp, data=one)
-        for one in data
-    ]
+    events = [(event_type, one) for one in data]
+    tails = encode_events(device=device, source="test", stamp=stamp, events=events)
     return seal(stream=stream, epoch=epoch, first=first, tails=tails, times=(time, time))
 
 

@@ -28,7 +28,13 @@ from nexus_demo.processes import free_port
 
 TOPIC = Topic(DEVICE)
 PASSWORD = "correct horse"
-BIRTH = {"online": True, "session": "s1", "interval": 30, "hostname": "shop", "epoch": 1}
+BIRTH: dict[str, Any] = {
+    "online": True,
+    "session": "s1",
+    "interval": 30,
+    "hostname": "shop",
+    "epoch": 1,
+}
 
 
 class Box:
@@ -205,7 +211,7 @@ async def test_readings_become_series_and_nothing_is_invented(
             reading | {"value": 7, "quality": "refused"},
             reading | {"value": 7, "quality": "fine"},
         ]
-        kind = {"stream": Stream.TELEMETRY, "event_type": "telemetry.pid"}
+        kind: dict[str, Any] = {"stream": Stream.TELEMETRY, "event_type": "telemetry.pid"}
         await sender.send(message(sealed(1, *readings, **kind)))
         await sender.ack()
         metrics = {"cpu": {"value": 12.5, "unit": "%", "quality": "ok"}}

@@ -238,7 +238,13 @@ def test_a_loss_report_that_does_not_fit_changes_nothing_but_is_stored(
 
 # -- presence
 
-BIRTH = {"online": True, "session": "s1", "interval": 10, "agent": "0.1.0", "epoch": 1}
+BIRTH: dict[str, Any] = {
+    "online": True,
+    "session": "s1",
+    "interval": 10,
+    "agent": "0.1.0",
+    "epoch": 1,
+}
 
 
 def test_a_birth_brings_a_device_online(store: Store) -> None:

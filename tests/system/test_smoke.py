@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import nexus_demo
 from nexus_demo import smoke
 from nexus_demo.broker import find_mosquitto
+from nexus_demo.waiting import NotYet, until
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(nexus_demo.__file__).parents[1])}
 BROKERS = [
@@ -62,16 +64,40 @@ async def test_smoke(broker: str, tmp_path: Path) -> None:
     assert _writing_to(tmp_path) == []
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_demo_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.fixture
+async def demo(tmp_path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The demo, once it has told what to try."""
     process = await _start("nexus_demo", "--broker", "embedded", "--folder", str(tmp_path))
     assert process.stdout is not None
     async for line in process.stdout:
         if line.startswith(b"Ctrl-C"):
             break
     assert len(_writing_to(tmp_path)) == 8, "a broker, a console, three agents and three cars"
-    process.send_signal(number)
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+    yield process
+    if process.returncode is None:
+        process.kill()
+        await process.communicate()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_stopped_demo_leaves_no_process_behind(
+    number: signal.Signals, demo: asyncio.subprocess.Process, tmp_path: Path
+) -> None:
+    demo.send_signal(number)
+    output, _ = await demo.communicate()
+    assert demo.returncode == 0, output.decode()
     assert _writing_to(tmp_path) == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_killed_demo_leaves_no_process_behind(
+    demo: asyncio.subprocess.Process, tmp_path: Path
+) -> None:
+    async def gone() -> None:
+        if left := _writing_to(tmp_path):
+            raise NotYet(f"left: {left}")
+
+    demo.kill()
+    await demo.communicate()
+    await until("everything is gone", gone, within=10)

@@ -13,14 +13,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiosqlite
-import sqlalchemy
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import StaticPool
 
 from nexus_migrations import HEADS
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 T = TypeVar("T")
 
@@ -40,7 +40,6 @@ class Database:
         self.path = folder / FILE_NAME
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="nexus-store")
         self._connection: sqlite3.Connection | None = None
-        self._engine: sqlalchemy.Engine | None = None
         self._reader: aiosqlite.Connection | None = None
 
     async def open(self) -> None:
@@ -67,13 +66,8 @@ class Database:
         connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT}")
         self.path.chmod(0o600)
         self._connection = connection
-        self._engine = sqlalchemy.create_engine(
-            "sqlite://", creator=lambda: connection, poolclass=StaticPool
-        )
-        # pysqlite would begin only at the first write; the whole unit of work must be one.
-        sqlalchemy.event.listen(self._engine, "begin", _begin_immediate)
         if self._revision(connection) != HEADS["agent"]:
-            self._upgrade(self._engine)
+            self._upgrade()
         if new:
             _sync_folder(self.path.parent)
 
@@ -84,11 +78,23 @@ class Database:
             return None
         return None if row is None else str(row[0])
 
-    def _upgrade(self, engine: sqlalchemy.Engine) -> None:
+    def _upgrade(self) -> None:
+        # SQLAlchemy and Alembic cost 30 MB that a box with a current schema never pays.
+        import sqlalchemy
+
         from nexus_migrations import upgrade
 
-        with engine.begin() as connection:
-            upgrade("agent", connection)
+        engine = sqlalchemy.create_engine(f"sqlite:///{self.path}")
+        # pysqlite would begin at the first INSERT only: a migration is whole or not at all.
+        sqlalchemy.event.listen(engine, "connect", _autocommit)
+        sqlalchemy.event.listen(engine, "begin", _begin_immediate)
+        try:
+            with engine.begin() as connection:
+                upgrade("agent", connection)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise StoreError(f"{self.path}: cannot be migrated: {error}") from error
+        finally:
+            engine.dispose()
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work* on the writer thread in one transaction; it is durable on return.
@@ -113,19 +119,6 @@ class Database:
             raise StoreError(f"{self.path}: {error}") from error
         return result
 
-    async def session(self, work: Callable[[Session], T]) -> T:
-        """Like `run`, with an ORM session: for rows that are few and read by people."""
-        return await self._on_writer(lambda: self._transact_session(work))
-
-    def _transact_session(self, work: Callable[[Session], T]) -> T:
-        if self._engine is None:
-            raise StoreError(f"{self.path}: is closed")
-        try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                return work(session)
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            raise StoreError(f"{self.path}: {error}") from error
-
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of one short SELECT on the read-only connection."""
         if self._reader is None:
@@ -144,15 +137,16 @@ class Database:
         self._writer.shutdown()
 
     def _close(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     async def _on_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+
+def _autocommit(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
 
 
 def _begin_immediate(connection: sqlalchemy.Connection) -> None:

@@ -1,16 +1,16 @@
 """The agent's tables, as SQLAlchemy sees them. Migrations build them; a test compares the two.
 
-The outbox writes its tables with plain SQL: the ORM would cost more than all the rest of that path.
+The running agent speaks plain SQL and does not import this module: on the outbox's path the ORM
+would cost more than all the rest, and SQLAlchemy itself is 21 MB of a small box's memory.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 from sqlalchemy import BigInteger, Integer, LargeBinary, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nexus_agent.protocol import Stream
+from nexus_agent.store.segments import SEGMENT_TABLES
 
 
 class Base(DeclarativeBase):
@@ -38,27 +38,19 @@ class _SegmentTable(Base):
 
 
 class AlertSegment(_SegmentTable):
-    __tablename__ = "segment_alert"
+    __tablename__ = SEGMENT_TABLES[Stream.ALERT]
 
 
 class EventSegment(_SegmentTable):
-    __tablename__ = "segment_event"
+    __tablename__ = SEGMENT_TABLES[Stream.EVENT]
 
 
 class TelemetrySegment(_SegmentTable):
-    __tablename__ = "segment_telemetry"
+    __tablename__ = SEGMENT_TABLES[Stream.TELEMETRY]
 
 
 class LogSegment(_SegmentTable):
-    __tablename__ = "segment_log"
-
-
-SEGMENT_TABLES: Final[dict[Stream, str]] = {
-    Stream.ALERT: AlertSegment.__tablename__,
-    Stream.EVENT: EventSegment.__tablename__,
-    Stream.TELEMETRY: TelemetrySegment.__tablename__,
-    Stream.LOG: LogSegment.__tablename__,
-}
+    __tablename__ = SEGMENT_TABLES[Stream.LOG]
 
 
 class EpochRow(Base):

@@ -24,7 +24,7 @@ from nexus_agent.protocol import (
     ProtocolError,
     Segment,
     Stream,
-    encode_event,
+    encode_events,
     seal,
 )
 from nexus_agent.store import segments
@@ -157,12 +157,7 @@ class Outbox:
 
     def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], int]:
         stamp = self._clock.stamp()
-        tails = [
-            encode_event(
-                device=self._device, source=source, event_type=kind, stamp=stamp, data=data
-            )
-            for kind, data in events
-        ]
+        tails = encode_events(device=self._device, source=source, stamp=stamp, events=events)
         if not tails:
             raise ProtocolError("no event was given")
         return tails, stamp.wall

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from nexus_agent.protocol import MAX_SEQUENCE, Segment, Stream
-from nexus_agent.store.models import SEGMENT_TABLES
+
+SEGMENT_TABLES: Final = {
+    Stream.ALERT: "segment_alert",
+    Stream.EVENT: "segment_event",
+    Stream.TELEMETRY: "segment_telemetry",
+    Stream.LOG: "segment_log",
+}
 
 EPOCH_SHIFT: Final = 44
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from functools import partial
 from typing import Any
 
 import orjson
-from sqlalchemy.orm import Session
 
 from nexus_agent.protocol import ProtocolError
 from nexus_agent.store.database import Database
-from nexus_agent.store.models import StateRow
 
 
 class PluginState:
@@ -30,15 +30,13 @@ class PluginState:
             text = orjson.dumps(value).decode()
         except TypeError as error:
             raise ProtocolError(f"state {self._plugin}.{key}: not JSON: {error}") from None
-
-        if value is None:
-            await self._database.session(lambda s: _delete(s, self._plugin, key))
-        else:
-            row = StateRow(plugin=self._plugin, key=key, value=text)
-            await self._database.session(lambda s: s.merge(row))
+        await self._database.run(partial(_put, self._plugin, key, None if value is None else text))
 
 
-def _delete(session: Session, plugin: str, key: str) -> None:
-    row = session.get(StateRow, (plugin, key))
-    if row is not None:
-        session.delete(row)
+def _put(plugin: str, key: str, text: str | None, connection: sqlite3.Connection) -> None:
+    if text is None:
+        connection.execute("DELETE FROM plugin_state WHERE plugin=? AND key=?", (plugin, key))
+    else:
+        connection.execute(
+            "INSERT OR REPLACE INTO plugin_state VALUES (?,?,?)", (plugin, key, text)
+        )

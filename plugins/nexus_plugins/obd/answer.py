@@ -277,7 +277,7 @@ def _digits(line: str) -> str | None:
 
 def _can_frame(digits: str) -> tuple[str, bytes] | None:
     """Identifier and data of a CAN frame: eleven bits print as three digits, 29 as eight."""
-    if len(digits) % 2 and digits.startswith("7"):
+    if len(digits) % 2 and digits.startswith("7") and len(digits) > 3:
         return digits[:3], bytes.fromhex(digits[3:])
     if len(digits) % 2 == 0 and digits.startswith("18DAF1") and len(digits) > 8:
         return digits[:8], bytes.fromhex(digits[8:])

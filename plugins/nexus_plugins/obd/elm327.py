@@ -31,8 +31,8 @@ _PENDING_S: Final = 5.0
 """P2*CAN max (ISO 15765-4 table 5, ISO 14229-2): what "response pending" entitles to."""
 _PENDING_MAX: Final = 3
 
-_PENDING: Final = re.compile(rb"7F ?[0-9A-F]{2} ?78\s*\Z")
-_SEARCHING: Final = re.compile(rb"SEARCHING|BUS ?INIT")
+_PENDING: Final = re.compile(r"7F ?[0-9A-F]{2} ?78\s*\Z")
+_SEARCHING: Final = re.compile(r"SEARCHING|BUS ?INIT")
 
 _PROTOCOLS: Final = {
     "1": "SAE J1850 PWM",
@@ -101,14 +101,22 @@ class Elm327:
                 await self._regain_step()
             text = await self._exchange(request)
             if text is None:
+                missing = self._missing(request)
                 await self._regain_step()
-                return Answer((), Quality.ABSENT, f"no answer within {self._timeout_s:g} s")
+                return missing
             if self._link.overrun:
                 return Answer((), Quality.MALFORMED, "the answer is too long")
             found = answer.parse(request, text)
             qualities = {found.otherwise, *(reply.quality for reply in found.replies)}
             self._in_step = Quality.MALFORMED not in qualities
             return found
+
+    def _missing(self, request: str) -> Answer:
+        """What to say of an answer that the deadline found unfinished, if begun at all."""
+        lines = answer.lines_of(_decode(self._link.peek()), request)
+        if all(_SEARCHING.match(line) or _PENDING.search(line) for line in lines):
+            return Answer((), Quality.ABSENT, f"no answer within {self._timeout_s:g} s")
+        return Answer((), Quality.MALFORMED, f"no whole answer within {self._timeout_s:g} s")
 
     async def protocol(self) -> str | None:
         """The protocol that the adapter found; None where it does not tell."""
@@ -166,7 +174,7 @@ class Elm327:
         begun = loop.time()
         until, pending, searched = begun + self._timeout_s, 0, False
         while (raw := await self._link.read_until(_PROMPT, until - loop.time())) is None:
-            so_far = self._link.peek().upper()
+            so_far = _decode(self._link.peek()).upper()
             if _PENDING.search(so_far) and pending < _PENDING_MAX:
                 pending += 1
                 until = loop.time() + _PENDING_S

@@ -136,7 +136,7 @@ class ObdPlugin(Plugin[ObdSettings]):
             return
         await self._tell_state(
             "connected",
-            f"{len(found.supported)} control units, polling every {settings.interval_s:g} s",
+            f"{', '.join(found.supported)}; polling every {settings.interval_s:g} s",
             version=elm.version,
             protocol=found.protocol,
         )

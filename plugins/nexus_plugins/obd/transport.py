@@ -22,8 +22,9 @@ class LinkError(PluginError):
 class Link(asyncio.Protocol):
     """An open way to an adapter.
 
-    lost: it is closed, by either side. overrun: bytes past `MAX_BUFFER` were thrown away since the
-    last `discard`. stirred: set when the link is lost, and by whoever wants to wake its user.
+    lost: it is closed, by either side. overrun: the buffer was full and lost its oldest bytes
+    since the last `discard`. stirred: set when the link is lost, and by whoever wants to wake
+    its user.
     """
 
     def __init__(self) -> None:
@@ -39,9 +40,10 @@ class Link(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        room = MAX_BUFFER - len(self._buffer)
-        self._buffer += data[:room]
-        self.overrun = self.overrun or len(data) > room
+        self._buffer += data
+        if len(self._buffer) > MAX_BUFFER:
+            self.overrun = True
+            del self._buffer[:-MAX_BUFFER]
         self._news.set()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -77,9 +79,6 @@ class Link(asyncio.Protocol):
                 while (at := self._buffer.find(mark)) < 0:
                     if self.lost:
                         raise LinkError("the connection was closed by the adapter")
-                    if self.overrun:
-                        # The mark may still come: make room for it.
-                        self._buffer.clear()
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:

@@ -18,7 +18,7 @@ from nexus_agent.protocol import (
     Stamp,
     Stream,
     Topic,
-    encode_event,
+    encode_events,
     format_time,
     open_segment,
     pack,
@@ -47,9 +47,8 @@ json_values = st.recursive(
 
 
 def tail(data: object, event_type: str = "host.metrics") -> bytes:
-    return encode_event(
-        device="box-1", source="host", event_type=event_type, stamp=STAMP, data=data
-    )
+    events = [(event_type, data)]
+    return encode_events(device="box-1", source="host", stamp=STAMP, events=events)[0]
 
 
 def sealed(count: int = 3, first: int = 1, stream: Stream = Stream.EVENT) -> Segment:

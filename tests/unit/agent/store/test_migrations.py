@@ -1,4 +1,4 @@
-"""The migrations build what the models say, and Alembic is imported only when it is needed."""
+"""The migrations build what the models say; what only they need is imported only for them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def test_migrations_build_exactly_the_models(state_dir: Path) -> None:
     engine.dispose()
 
 
-def test_a_current_database_is_opened_without_alembic(state_dir: Path) -> None:
+def test_a_current_database_is_opened_without_alembic_and_sqlalchemy(state_dir: Path) -> None:
     program = (
         "import asyncio, sys, pathlib; from nexus_agent.store.database import Database\n"
         "async def go():\n"
         "    database = Database(pathlib.Path(sys.argv[1]))\n"
         "    await database.open()\n"
         "    await database.close()\n"
-        "asyncio.run(go()); print('alembic' in sys.modules)"
+        "asyncio.run(go()); print('alembic' in sys.modules, 'sqlalchemy' in sys.modules)"
     )
     said = [
         subprocess.run(
@@ -54,4 +54,4 @@ def test_a_current_database_is_opened_without_alembic(state_dir: Path) -> None:
         ).stdout.strip()
         for _ in range(2)
     ]
-    assert said == ["True", "False"]
+    assert said == ["True True", "False False"]

@@ -155,14 +155,19 @@ HOSTILE = st.one_of(
             [
                 "7E8 10 14 49 02 01 31 44 34",
                 "7E8 21",
+                "18 DA F1 10 03 7F 09 78",
                 "014",
                 "0: 49 02",
                 "1:",
                 "7E8",
+                "49 02",
+                "0902",
                 "?",
                 "STOPPED",
+                "SEARCHING...",
+                "NO DATA",
+                "<DATA ERROR",
             ]
-            + ["18 DA F1 10 03 7F 09 78", "NO DATA", "<DATA ERROR", "0902", "SEARCHING...", "49 02"]
         )
     ).map("\r".join),
 )

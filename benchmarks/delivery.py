@@ -1,0 +1,178 @@
+"""From `emit` to released: throughput, latency and what a trickle costs the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import zstandard
+from box import box
+from figure import Figure, readings
+
+from nexus_agent.protocol import Stream
+from nexus_agent.store.database import FILE_NAME
+from nexus_demo.broker import Broker, choose
+from nexus_demo.certs import Authority
+
+
+@asynccontextmanager
+async def peer(broker: Broker) -> AsyncIterator[None]:
+    """The acknowledging peer in a process of its own."""
+    script = Path(__file__).with_name("peer.py")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), broker.url, str(broker.ca)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    if process.stdout is None or process.stdin is None:
+        raise RuntimeError("the peer has no pipes")
+    await process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def durable(folder: Path, count: int) -> list[Figure]:
+    """*count* events through the whole path, against a bare loop with the same parts."""
+    authority = Authority(folder / "ca")
+    broker = Broker(folder / "broker", authority, choose("auto"))
+    await broker.start()
+    try:
+        async with peer(broker):
+            script = Path(__file__).with_name("box.py")
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(script), broker.url, str(broker.ca), str(folder / "state")),
+                str(count),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            said, _ = await process.communicate()
+            elapsed, cpu = orjson.loads(said)
+    finally:
+        await broker.stop()
+    rate, ceiling = count / elapsed, _ceiling(folder / "raw.db", readings(count))
+    return [
+        Figure(
+            "durable events",
+            round(rate),
+            "events/s",
+            ">= 200000",
+            rate >= 200_000,
+            f"{broker.kind}, TLS, {count} events",
+        ),
+        Figure(
+            "durable events, share of the raw ceiling",
+            round(rate / ceiling, 3),
+            "ratio",
+            ">= 0.3",
+            rate / ceiling >= 0.3,
+            f"bare sqlite3 loop: {ceiling:.0f} events/s",
+        ),
+        Figure("agent CPU for 100,000 durable events", round(cpu / count * 1e5, 3), "s"),
+    ]
+
+
+def _ceiling(file: Path, events: list[tuple[str, object]]) -> float:
+    """The same events encoded, compressed, written, read and deleted by a bare loop, FULL."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE segment (id INTEGER PRIMARY KEY, payload BLOB)")
+    compressor = zstandard.ZstdCompressor(level=3)
+    started = time.perf_counter()
+    for start in range(0, len(events), 1000):
+        lines = b"\n".join(
+            orjson.dumps(
+                {
+                    "specversion": "1.0",
+                    "id": f"1/telemetry/{start + n}",
+                    "source": "/bench/bench",
+                    "type": kind,
+                    "time": "2026-11-23T00:00:00.000000Z",
+                    "mono": "1.000000",
+                    "boot": "eebf0257-c1cc-4e29-bf00-bca2699f6e37",
+                    "synced": True,
+                    "data": data,
+                }
+            )
+            for n, (kind, data) in enumerate(events[start : start + 1000])
+        )
+        payload = compressor.compress(lines)
+        connection.execute("INSERT INTO segment VALUES (?,?)", (start, payload))
+    for (identity,) in connection.execute("SELECT id FROM segment").fetchall():
+        connection.execute("SELECT payload FROM segment WHERE id=?", (identity,)).fetchone()
+        connection.execute("DELETE FROM segment WHERE id=?", (identity,))
+    elapsed = time.perf_counter() - started
+    connection.close()
+    return len(events) / elapsed
+
+
+async def latency(folder: Path, seconds: float) -> list[Figure]:
+    """One durable `emit` at 1,000 a second offered."""
+    waits: list[float] = []
+
+    async def one(event: tuple[str, object]) -> None:
+        started = time.perf_counter()
+        await outbox.emit("bench", [event], Stream.EVENT)
+        waits.append((time.perf_counter() - started) * 1000)
+
+    count = int(seconds * 1000)
+    async with box(folder / "latency", None) as outbox, asyncio.TaskGroup() as group:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        for n, event in enumerate(readings(count)):
+            await asyncio.sleep(begin + n / 1000 - loop.time())
+            group.create_task(one(event), name=f"emit:{n}")
+    p50, p99 = statistics.median(waits), statistics.quantiles(waits, n=100)[98]
+    where = f"{count} events, 1,000/s offered"
+    return [
+        Figure("one durable emit, p50", round(p50, 2), "ms", "<= 5", p50 <= 5, where),
+        Figure("one durable emit, p99", round(p99, 2), "ms", "<= 20", p99 <= 20, where),
+    ]
+
+
+async def trickle(folder: Path, seconds: float) -> list[Figure]:
+    """Twenty events a second, one by one, handed over: what the disk keeps and what it writes."""
+    count = int(seconds * 20)
+    async with box(folder / "trickle", None) as outbox:
+        # The schema and the first page of every table are no event's cost.
+        await outbox.emit("bench", readings(1), Stream.TELEMETRY)
+        written = _written()
+        for kind, data in readings(count):
+            outbox.hand_over("bench", kind, data, Stream.TELEMETRY)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.1)
+        written = _written() - written
+    connection = sqlite3.connect(folder / "trickle" / FILE_NAME)
+    (kept,) = connection.execute(
+        "SELECT sum(pgsize) FROM dbstat WHERE name='segment_telemetry'"
+    ).fetchone()
+    connection.close()
+    return [
+        Figure(
+            "trickle, kept", round(kept / count, 1), "bytes/event", "<= 100", kept / count <= 100
+        ),
+        Figure(
+            "trickle, written",
+            round(written / count),
+            "bytes/event",
+            "<= 1000",
+            written / count <= 1000,
+        ),
+    ]
+
+
+def _written() -> int:
+    """Bytes that this process handed to write(2) and its kin so far (proc(5), wchar)."""
+    for line in Path("/proc/self/io").read_text("ascii").splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    raise RuntimeError("/proc/self/io has no wchar")

@@ -1,0 +1,45 @@
+"""One measured figure, and the load that the measurements share."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import dataclass
+from typing import Any, Final
+
+SEED: Final = 20261123
+EVENT_BYTES: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure. ok: whether it keeps its budget; None where there is no budget for it."""
+
+    name: str
+    value: float
+    unit: str
+    budget: str | None = None
+    ok: bool | None = None
+    compared_with: str | None = None
+
+
+def readings(count: int) -> list[tuple[str, Any]]:
+    """Events of about 300 bytes as they go up, as alike and as different as live values are."""
+    source = random.Random(SEED)  # noqa: S311 - a load, no secret
+    names = ["engine_speed", "vehicle_speed", "coolant_temperature", "engine_load", "fuel_level"]
+    reference = "v-" + "".join(source.choices(string.hexdigits.lower(), k=20))
+    return [
+        (
+            "telemetry.pid",
+            {
+                "vehicle_ref": reference,
+                "ecu": "7E8",
+                "pid": source.randrange(4, 0x60),
+                "name": source.choice(names),
+                "value": round(source.uniform(0, 6000), 2),
+                "unit": "rpm",
+                "quality": "ok",
+            },
+        )
+        for _ in range(count)
+    ]
