@@ -7,6 +7,7 @@ from typing import Final
 
 from nexus_agent.plugin import Quality
 from nexus_plugins.obd import pids, vin
+from nexus_plugins.obd.answer import Answer
 from nexus_plugins.obd.elm327 import Elm327
 from nexus_plugins.obd.vin import Vin
 
@@ -51,7 +52,7 @@ async def identify(elm: Elm327) -> Vehicle | NoVehicle:
             if claimed is not None:
                 supported[reply.ecu] = supported.get(reply.ecu, frozenset()) | claimed
         if base == 0 and not supported:
-            return _nobody([reply.quality for reply in answer.replies], answer.otherwise)
+            return _nobody(answer)
         base += pids.RANGE
         if base > _LAST_RANGE or not any(base in known for known in supported.values()):
             break
@@ -59,12 +60,13 @@ async def identify(elm: Elm327) -> Vehicle | NoVehicle:
     return Vehicle(await elm.protocol(), supported, number, ecu)
 
 
-def _nobody(qualities: list[Quality], otherwise: Quality) -> NoVehicle:
+def _nobody(answer: Answer) -> NoVehicle:
+    qualities = [reply.quality for reply in answer.replies]
     if Quality.REFUSED in qualities:
         return NoVehicle(Quality.REFUSED, "the vehicle refuses to say what it supports")
-    if Quality.MALFORMED in (*qualities, otherwise):
+    if Quality.MALFORMED in (*qualities, answer.otherwise):
         return NoVehicle(Quality.MALFORMED, "what answers cannot be understood")
-    return NoVehicle(Quality.ABSENT, "no vehicle answers; is the ignition on?")
+    return NoVehicle(Quality.ABSENT, f"no vehicle answers ({answer.detail}); is the ignition on?")
 
 
 async def read_vin(elm: Elm327) -> tuple[Vin, str | None]:
