@@ -60,7 +60,7 @@ format: $(READY) ## Put the format right, and the lint findings that ruff can me
 
 bench: $(READY) ## Measure the budgets; ends with JSON
 	@mkdir -p build
-	@$(BIN)/python benchmarks/run.py
+	@PYTHONPATH=demo $(BIN)/python benchmarks/run.py
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml

@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import pytest
 from sqlalchemy import create_engine, text
+from tests.integration.console_messages import Store
 
-from integration.console_messages import Store
 from nexus_console.db.engine import Database
 
 

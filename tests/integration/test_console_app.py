@@ -14,8 +14,8 @@ import httpx
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from tests.integration.console_messages import DEVICE, damaged, message, presence, run, sealed
 
-from integration.console_messages import DEVICE, damaged, message, presence, run, sealed
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.protocol import Ack, Command, Signed, Stream, Topic
 from nexus_agent.settings import validate

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
+from tests.integration.console_messages import DEVICE, Store, message, presence, run
 
-from integration.console_messages import DEVICE, Store, message, presence, run
 from nexus_agent.protocol import Ack, Stream, Topic
 from nexus_console.db.models import unreadable
 from nexus_console.ingest import Inbox, Writer

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
-
-from integration.console_messages import (
+from tests.integration.console_messages import (
     DEVICE,
     NOW,
     Store,
@@ -21,6 +20,7 @@ from integration.console_messages import (
     run,
     sealed,
 )
+
 from nexus_agent.protocol import Stream
 from nexus_console import commands
 from nexus_console.db.engine import Database

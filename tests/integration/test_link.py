@@ -188,5 +188,4 @@ async def test_a_broker_with_another_ca_is_not_trusted(
     async with box(state_dir, stranger) as agent:
         await until(lambda: agent.link.state is LinkState.WAITING)
         assert "certificate verify failed" in agent.link.error
-    del agent
     gc.collect()
