@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import delivery
+import ingest
 import process
 import uvloop
 from figure import SEED, Figure
+
+from nexus_agent import logs
 
 STARTS_PROCESSES: Final = {"durable", "process"}
 """uvloop cannot start a process in a group of its own; what is measured there uses it inside."""
@@ -38,8 +41,10 @@ def main() -> int:
         "durable": lambda folder: delivery.durable(folder, int(400_000 * scale)),
         "latency": lambda folder: delivery.latency(folder, 10 * scale),
         "trickle": lambda folder: delivery.trickle(folder, max(5.0, 30 * scale)),
+        "ingest": lambda folder: ingest.into_sqlite(folder, int(400_000 * scale)),
         "process": lambda folder: process.start_and_idle(folder, max(3.0, 30 * scale)),
     }
+    logs.configure(logs.LogSettings(level="warning"))
     print(f"seed {SEED}", file=sys.stderr)
     figures: list[Figure] = []
     OUTPUT.parent.mkdir(exist_ok=True)

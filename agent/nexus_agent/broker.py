@@ -28,12 +28,15 @@ class BrokerAddress(Section):
     @classmethod
     def _check_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme != "mqtts" or not parts.hostname or parts.path not in {"", "/"}:
-            raise ValueError(f"must be mqtts://host:port, not {url!r}")
+        more = parts.username or parts.query or parts.fragment or parts.path.strip("/")
+        if parts.scheme != "mqtts" or not parts.hostname or more:
+            raise ValueError(f"must be mqtts://host:port and nothing more, not {url!r}")
         try:
-            _ = parts.port
+            port = parts.port
         except ValueError:
-            raise ValueError(f"has no valid port: {url!r}") from None
+            port = 0
+        if port == 0:
+            raise ValueError(f"has no valid port: {url!r}")
         return url
 
     @property
@@ -53,13 +56,14 @@ class BrokerAddress(Section):
             context = ssl.create_default_context(
                 ssl.Purpose.SERVER_AUTH, cafile=None if self.ca is None else str(self.ca)
             )
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             raise SettingsError(f"broker.ca: {self.ca}: cannot be used: {error}") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert is not None:
             try:
-                context.load_cert_chain(self.cert, self.key)
-            except (OSError, ssl.SSLError) as error:
+                # With no password OpenSSL would ask for one on the terminal, and wait.
+                context.load_cert_chain(self.cert, self.key, password="")
+            except (OSError, ValueError) as error:
                 raise SettingsError(
                     f"broker.cert, broker.key: {self.cert}, {self.key}: cannot be used: {error}"
                 ) from None

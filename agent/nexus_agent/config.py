@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -64,8 +65,8 @@ class SafetySection(Section):
 class HistorySection(Section):
     """What `[history]` takes: how long delivered events stay on the box for people here."""
 
-    hours: Annotated[float, Field(ge=0)] = 72.0
-    megabytes: Annotated[float, Field(ge=0)] = 64.0
+    hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 72.0
+    megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64.0
 
 
 class AgentConfig(Section):
@@ -92,19 +93,24 @@ class PluginSection:
 def load_config(file: Path, environ: Mapping[str, str]) -> AgentConfig:
     """Read and check agent.toml, the plugins' sections too. Raises SettingsError."""
     config = settings.load(AgentConfig, file, environ)
-    plugin_sections(config, str(file))
+    plugin_sections(config, str(file), environ)
     return config
 
 
-def plugin_sections(config: AgentConfig, source: str) -> list[PluginSection]:
+def plugin_sections(
+    config: AgentConfig, source: str, environ: Mapping[str, str] = MappingProxyType({})
+) -> list[PluginSection]:
     """Every `[plugins.<name>]` against its plugin's own model. Raises SettingsError.
 
-    A plugin that is switched off is not imported and its keys are not looked at.
+    A plugin that is switched off is not imported and its keys are not looked at. *environ* only
+    serves to name the variable that brought a wrong value.
     """
+    origins = settings.variables(environ)
     found: list[PluginSection] = []
     for name, section in config.plugins.items():
         keys = dict(section)
-        enabled = _as_bool(keys.pop("enabled", True), f"{source}: plugins.{name}.enabled")
+        where = origins.get(("plugins", name, "enabled"), source)
+        enabled = _as_bool(keys.pop("enabled", True), f"{where}: plugins.{name}.enabled")
         if not enabled:
             found.append(PluginSection(name, None, None))
             continue
@@ -112,7 +118,8 @@ def plugin_sections(config: AgentConfig, source: str) -> list[PluginSection]:
             plugin = discovery.load(name)
         except discovery.DiscoveryError as error:
             raise SettingsError(f"{source}: plugins.{name}: {error}") from None
-        checked = settings.validate(plugin.settings_model, keys, source, at=("plugins", name))
+        at = ("plugins", name)
+        checked = settings.validate(plugin.settings_model, keys, source, origins, at)
         found.append(PluginSection(name, plugin, checked))
     enabled_names = {section.name for section in found if section.plugin is not None}
     for item in found:

@@ -31,10 +31,13 @@ def load(name: str) -> type[Plugin[Any]]:
         raise DiscoveryError(f"no plugin {name!r} is installed; {hint}")
     try:
         plugin = entries[name].load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise DiscoveryError(f"plugin {name!r} does not load: {error}") from error
+    except Exception as error:
+        # A module may raise anything while it is imported, and it is somebody else's.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DiscoveryError(f"plugin {name!r} does not load: {reason}") from error
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
         raise DiscoveryError(f"plugin {name!r}: {entries[name].value} is not a Plugin class")
-    if plugin.name != name:
-        raise DiscoveryError(f"plugin {name!r} calls itself {plugin.name!r}")
+    own = getattr(plugin, "name", None)
+    if own != name:
+        raise DiscoveryError(f"plugin {name!r} calls itself {own!r}")
     return plugin

@@ -177,11 +177,14 @@ class Reporter:
         """
         streams = [stream] if stream else list(Stream)
         if after is None:
-            pages = {one: await self._newest(one, limit, event_type) for one in streams}
-            chosen = list(heapq.merge(*pages.values(), key=_by_time))[-limit:]
             reached = {
                 one: (self._outbox.epoch, self._outbox.position(one)[1] - 1) for one in streams
             }
+            pages = {one: await self._newest(one, limit, event_type) for one in streams}
+            chosen = list(heapq.merge(*pages.values(), key=_by_time))[-limit:]
+            # What was committed while we read is in the page or behind the cursor, not between.
+            for event in chosen:
+                reached[event.stream] = max(reached[event.stream], (event.epoch, event.seq))
         else:
             reached = _parse_cursor(after, streams)
             pages = {
@@ -237,11 +240,13 @@ class Reporter:
     async def follow(
         self, *, event_type: str | None, stream: Stream | None
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Events as they are committed, from now on."""
+        """Events as they are committed, from now on; it ends before one would be missing."""
         async with self._sealed.subscribe() as subscription:
 
             async def documents() -> AsyncIterator[dict[str, Any]]:
                 async for segment in subscription:
+                    if subscription.dropped:
+                        return
                     if stream is not None and segment.stream is not stream:
                         continue
                     for event in _readable(segment):

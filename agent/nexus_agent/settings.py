@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 PREFIX: Final = "NEXUS_"
 SEPARATOR: Final = "__"
+_SHOWN: Final = 100
+"""Characters of a wrong value that a message repeats."""
 
 
 class SettingsError(Exception):
@@ -38,21 +40,20 @@ def load(model: type[M], file: Path, environ: Mapping[str, str]) -> M:
     It wins over the file, as everywhere. Variables without `__` belong to the commands and are
     left aside. Raises SettingsError.
     """
-    try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{file}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file}: is not TOML: {error}") from None
+    document = _read(file)
     origins: dict[tuple[str, ...], str] = {}
-    for variable in sorted(environ):
-        if variable.startswith(PREFIX) and SEPARATOR in variable:
-            path = tuple(variable.removeprefix(PREFIX).lower().split(SEPARATOR))
-            _put(document, path, environ[variable], variable)
-            origins[path] = variable
+    for path, variable in variables(environ).items():
+        _put(document, path, environ[variable], variable, origins)
     return validate(model, document, str(file), origins)
+
+
+def variables(environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """The variables of *environ* that set a key, by the key's path."""
+    return {
+        tuple(name.removeprefix(PREFIX).lower().split(SEPARATOR)): name
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and SEPARATOR in name
+    }
 
 
 def validate(
@@ -69,12 +70,34 @@ def validate(
         first = error.errors(include_url=False)[0]
         path = (*at, *(str(part) for part in first["loc"]))
         where = (origins or {}).get(path, source)
-        raise SettingsError(f"{where}: {'.'.join(path)}: {_reason(model, first)}") from None
+        raise SettingsError(f"{where}: {_dotted(path)}: {_reason(model, first)}") from None
 
 
-def _put(document: dict[str, Any], path: tuple[str, ...], value: str, variable: str) -> None:
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file}: is not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        # Also what tomllib lets through: numbers and nesting beyond Python's own limits.
+        raise SettingsError(f"{file}: is not TOML: {error}") from None
+
+
+def _put(
+    document: dict[str, Any],
+    path: tuple[str, ...],
+    value: str,
+    variable: str,
+    origins: dict[tuple[str, ...], str],
+) -> None:
+    """Set *value*, and note in *origins* what the variable brought: the key, and new tables."""
+    origins[path] = variable
     table: Any = document
-    for part in path[:-1]:
+    for depth, part in enumerate(path[:-1], 1):
+        if part not in table:
+            origins[path[:depth]] = variable
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise SettingsError(f"{variable}: {part!r} is not a section of the file")
@@ -93,7 +116,16 @@ def _reason(model: type[BaseModel], error: Any) -> str:
         return "is missing"
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    return f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+    return f"{message[0].lower()}{message[1:]}, not {_shown(error['input'])}"
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    return ".".join(part if part and part.isprintable() else repr(part) for part in path)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -28,6 +28,9 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 """Compressed bytes that one transaction takes at most, so that an acknowledgement is never far."""
 LONGEST_RETRY_S: Final = 10.0
 
+_MESSAGES_FAULT: Final = (StatementError, ArithmeticError, TypeError, ValueError, RecursionError)
+"""What a single message's content may bring about; see `_is_the_databases_fault`."""
+
 Publish = Callable[[str, bytes], bool]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -158,7 +161,7 @@ class Writer:
         """All in one transaction; where a single message cannot be stored, each in its own."""
         try:
             return self._write(batch)
-        except (DataError, IntegrityError, OverflowError, StatementError) as error:
+        except _MESSAGES_FAULT as error:
             if _is_the_databases_fault(error):
                 raise
             _log.warning("a batch could not be stored, taking its messages one by one")
@@ -166,7 +169,7 @@ class Writer:
         for message in batch:
             try:
                 part = self._write([message])
-            except (DataError, IntegrityError, OverflowError, StatementError) as error:
+            except _MESSAGES_FAULT as error:
                 if _is_the_databases_fault(error):
                     raise
                 self._set_aside(message, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from nexus_agent.protocol import Event, ProtocolError, Segment, Stream, open_segment
@@ -25,6 +26,7 @@ from nexus_console.ranges import Coverage, Span, overlap, subtract
 
 MAX_TIME: Final = 2**63 - 1
 """The latest time in ns that a 64-bit column holds, in the year 2262."""
+_DEPTH_THAT_IS_FINE: Final = 200
 
 
 class Lane:
@@ -208,11 +210,23 @@ class Lane:
 
 
 def _open(segment: Segment) -> list[Event]:
-    """`open_segment`, and ProtocolError for what decodes but does not fit the columns."""
+    """`open_segment`, and ProtocolError for what decodes but cannot be stored or shown."""
     events = open_segment(segment)
-    if any(abs(event.time) > MAX_TIME or "\0" in event.type for event in events):
-        raise ProtocolError("an event's time or type is beyond what can be stored")
+    for event in events:
+        if abs(event.time) > MAX_TIME or "\0" in event.type or _is_too_deep(event):
+            raise ProtocolError(f"event {event.seq}: its time, type or depth cannot be stored")
     return events
+
+
+def _is_too_deep(event: Event) -> bool:
+    """Whether its data is nested deeper than JSON is written here, though it could be read."""
+    if event.raw.count(b"[") + event.raw.count(b"{") <= _DEPTH_THAT_IS_FINE:
+        return False
+    try:
+        orjson.dumps(event.data)
+    except orjson.JSONEncodeError:
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ def apply(
             }
             connection.execute(update(devices).where(devices.c.id == device_id).values(values))
         return False
+    birth = presence.encode().decode()
     changed = not row.online or row.session != presence.session
     interval = presence.interval
     values = {
@@ -54,8 +55,9 @@ def apply(
         "reason": None,
         "since": received if changed else row.since,
         "last_seen": _last_seen(row, presence, retained=retained, received=received),
-        "birth": presence.encode().decode(),
-        "born": received,
+        "birth": birth,
+        # What has changed since it was said counts; to hear the same again is not to be reborn.
+        "born": row.born if birth == row.birth else received,
         "interval": interval if interval and 1 <= interval <= MAX_INTERVAL_S else None,
     }
     connection.execute(update(devices).where(devices.c.id == device_id).values(values))

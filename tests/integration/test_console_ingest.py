@@ -16,7 +16,7 @@ from nexus_console.db.models import unreadable
 from nexus_console.ingest import Inbox, Writer
 from nexus_console.intake import Inbound
 
-pytest_plugins = ["integration.console_databases"]
+pytest_plugins = ["tests.integration.console_databases"]
 
 
 class Bench:

@@ -21,7 +21,7 @@ from tests.integration.console_messages import (
     sealed,
 )
 
-from nexus_agent.protocol import Stream
+from nexus_agent.protocol import Stamp, Stream, encode_events, seal
 from nexus_console import commands
 from nexus_console.db.engine import Database
 from nexus_console.db.models import devices, events, set_aside, unreadable
@@ -29,7 +29,7 @@ from nexus_console.intake import MAX_UNREADABLE, Mark
 from nexus_console.lanes import LaneState, Loss, lane_states
 from nexus_console.presence import Status, status_of
 
-pytest_plugins = ["integration.console_databases"]
+pytest_plugins = ["tests.integration.console_databases"]
 
 SECOND = 1_000_000_000
 
@@ -161,6 +161,18 @@ def test_a_time_beyond_the_columns_is_set_aside(store: Store) -> None:
     assert (lane(store).undecodable, lane(store).high_water) == (1, 1)
 
 
+def test_data_too_deep_to_be_shown_is_set_aside(store: Store) -> None:
+    deep = b"[" * 400 + b"]" * 400
+    tail = encode_events(
+        device=DEVICE,
+        source="test",
+        stamp=Stamp(NOW, 0, "boot", synced=True),
+        events=[("test.value", "HERE")],
+    )[0].replace(b'"HERE"', deep)
+    store.take(message(seal(stream=Stream.EVENT, epoch=1, first=1, tails=[tail], times=(NOW, NOW))))
+    assert (lane(store).undecodable, store.sequences()) == (1, [])
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -271,6 +283,12 @@ def test_a_kept_birth_is_no_word_from_the_box(store: Store) -> None:
     store.take(presence(**BIRTH))
     store.take(presence(**BIRTH, received=NOW + 60 * SECOND, retained=True))
     assert status(store, NOW + 60 * SECOND).status == "stale"
+
+
+def test_hearing_the_same_birth_again_does_not_make_it_newer(store: Store) -> None:
+    store.take(presence(**BIRTH))
+    store.take(presence(**BIRTH, received=NOW + SECOND, retained=True))
+    assert [row["born"] for row in store.rows(devices)] == [NOW]
 
 
 def test_the_will_of_the_last_session_takes_it_offline(store: Store) -> None:

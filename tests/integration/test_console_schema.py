@@ -13,7 +13,7 @@ import nexus_migrations
 from nexus_console.db.engine import Database
 from nexus_console.db.models import metadata
 
-pytest_plugins = ["integration.console_databases"]
+pytest_plugins = ["tests.integration.console_databases"]
 
 
 def test_migrations_make_what_the_models_say(console_database: Database) -> None:

@@ -581,6 +581,26 @@ async def test_a_scan_of_another_car_is_told_as_the_other_cars(emulator: StartEm
     assert result["vin"] == other
 
 
+async def test_a_car_that_came_while_the_engine_was_off_is_not_taken_for_the_last_one(
+    emulator: StartEmulator,
+) -> None:
+    adapter = await emulator(
+        car(
+            says("010C", "7E8 04 41 0C 00 00"),
+            says("0902", *can("7E8", VIN_MESSAGE)),
+            says("0902", "NO DATA"),
+        )
+    )
+    context = context_for(adapter.port, idle_after_s=0.1, probe_interval_s=600)
+
+    async with plugged(context) as plugin:
+        await reach(context, "connected", "engine_off")
+        result = await plugin.scan(NoArgs(), quiet)
+
+    assert result["vin_quality"] == "absent"
+    assert "vehicle_ref" not in result
+
+
 async def test_a_refused_clear_fails_and_names_the_reason(emulator: StartEmulator) -> None:
     adapter = await emulator(car(says("04", "7E8 03 7F 04 22")))
     context = context_for(adapter.port)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, HTTPException, Query
@@ -46,7 +46,7 @@ class SeriesList(BaseModel):
 def list_series(
     device: DeviceDep,
     services: ServicesDep,
-    type: Literal["telemetry.pid", "host.metrics"] = "telemetry.pid",  # noqa: A002
+    type: str = "telemetry.pid",  # noqa: A002
     name: str | None = None,
     since: Annotated[str | None, Query(alias="from")] = None,
     until: Annotated[str | None, Query(alias="to")] = None,
@@ -88,14 +88,12 @@ def list_series(
 
 
 def _readings(line: str) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-    """(name, ecu, {value, unit, quality}) of one event: itself, or each metric of the host."""
-    event = orjson.loads(line)
-    data = event["data"]
+    """(name, ecu, {value, unit, quality}) of one event: itself, or each of many by its name."""
+    data = orjson.loads(line)["data"]
     if not isinstance(data, dict):
         return
-    if event["type"] == "telemetry.pid":
-        if isinstance(data.get("name"), str):
-            yield data["name"], _text(data.get("ecu")), data
+    if isinstance(data.get("name"), str):
+        yield data["name"], _text(data.get("ecu")), data
         return
     for name, value in data.items():
         if isinstance(value, dict) and "quality" in value:

@@ -147,6 +147,21 @@ def test_a_missing_or_repeated_frame_is_malformed(
     assert [reply.quality for reply in answer.replies] == [Quality.MALFORMED]
 
 
+@pytest.mark.parametrize("headers", [True, False])
+def test_frames_out_of_order_are_malformed(headers: bool) -> None:
+    message = b"\x49\x02\x01" + bytes(range(30))
+    if headers:
+        first, second, third, *rest = with_headers("7E8", message, b"", spaces=True)
+        lines = [first, third, second, *rest]
+    else:
+        length, zero, one, two, *rest = without_headers(message, b"", spaces=True)
+        lines = [length, zero, two, one, *rest]
+
+    answer = parse("0902", "\r".join(lines))
+
+    assert [reply.quality for reply in answer.replies] == [Quality.MALFORMED]
+
+
 HOSTILE = st.one_of(
     st.text(),
     st.text(alphabet="0123456789ABCDEF :\r\n?.<>7E8"),
