@@ -14,6 +14,7 @@ import httpx
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from sqlalchemy import text
 from tests.integration.console_messages import DEVICE, damaged, message, presence, run, sealed
 
 from nexus_agent.broker import BrokerAddress
@@ -357,6 +358,41 @@ async def test_the_console_comes_back_after_the_broker_was_killed(
         async with box(address) as sender:
             await sender.send(message(run(1, 1)))
             assert (await sender.ack()).seq == 1
+
+
+async def test_a_broker_that_restarts_before_the_commit_costs_nothing(
+    settings: ConsoleSettings, broker: Broker, address: BrokerAddress
+) -> None:
+    def rename(old: str, new: str) -> None:
+        database = app.open_database(settings)
+        with database.write() as connection:
+            connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+        database.close()
+
+    async with running(settings) as http:
+        root = f"http://{settings.server.listen}/healthz"
+        await log_in(http, settings)
+        await asyncio.to_thread(rename, "events", "away")
+        async with box(address) as sender:
+            await sender.send(message(run(1, 3)))
+
+        async def refused() -> bool:
+            return bool((await http.get(root)).json()["database"] == "failing")
+
+        await until(refused)
+        await broker.restart()
+        await asyncio.to_thread(rename, "away", "events")
+
+        async def well() -> bool:
+            return (await http.get(root)).status_code == 200
+
+        await until(well)
+        async with box(address) as sender:
+            await sender.send(message(run(4, 4)))
+            while (await sender.ack()).seq < 4:
+                pass
+        (stream,) = (await get(http, f"/devices/{DEVICE}/delivery"))["streams"]
+        assert (stream["received"], stream["gaps"]) == (4, [])
 
 
 async def test_who_is_not_logged_in_sees_nothing(settings: ConsoleSettings) -> None:
