@@ -17,6 +17,7 @@ from nexus_agent.config import AgentConfig
 from nexus_agent.plugin import commands_of
 from nexus_agent.protocol import (
     MAX_EPOCH,
+    MAX_SEQUENCE,
     Event,
     Presence,
     Segment,
@@ -339,10 +340,11 @@ def _parse_cursor(text: str, streams: list[Stream]) -> dict[Stream, tuple[int, i
     found: dict[Stream, tuple[int, int]] = {}
     for part in text.split(","):
         match = _CURSOR.fullmatch(part)
-        if match is None:
+        start = (int(match[2]), int(match[3])) if match else (MAX_EPOCH + 1, 0)
+        if match is None or start[0] > MAX_EPOCH or start[1] > MAX_SEQUENCE:
             raise QueryError(f"after={text!r} is not a cursor, such as 'event/1/42'")
         if Stream(match[1]) in streams:
-            found[Stream(match[1])] = int(match[2]), int(match[3])
+            found[Stream(match[1])] = start
     return found
 
 

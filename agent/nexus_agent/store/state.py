@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from functools import partial
 from typing import Any
@@ -28,7 +29,9 @@ class PluginState:
     async def set(self, key: str, value: Any) -> None:
         try:
             text = orjson.dumps(value).decode()
-        except TypeError as error:
+            # orjson writes NaN and infinity as null; the standard library knows them.
+            json.dumps(orjson.loads(text), allow_nan=False)
+        except (TypeError, ValueError) as error:
             raise ProtocolError(f"state {self._plugin}.{key}: not JSON: {error}") from None
         await self._database.run(partial(_put, self._plugin, key, None if value is None else text))
 
