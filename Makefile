@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo smoke test test-wheel check format bench lock clean
+.PHONY: help page demo smoke test test-wheel check format bench lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -14,6 +14,9 @@ LOCK_ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+UI := console/ui
+UI_READY := $(UI)/node_modules/.ready
+PAGE := console/nexus_console/page/index.html
 WHEEL_VENV := build/wheel-venv
 WHEEL_READY := $(WHEEL_VENV)/.ready
 WHEEL_TESTS := tests/unit tests/integration
@@ -28,18 +31,20 @@ PIP := -m pip install --quiet --quiet --require-hashes -r requirements/dev.txt
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## Run three boxes with emulated vehicles, a broker and a console until Ctrl-C
+page: $(PAGE) ## Build the console's page from console/ui
+
+demo: $(READY) $(PAGE) ## Run three boxes with emulated vehicles, a broker and a console until Ctrl-C
 	@PYTHONPATH=demo $(BIN)/python -m nexus_demo
 
 smoke: $(READY) ## Prove the whole path once, with a broker outage and a kill -9; ends with JSON
 	@mkdir -p build
 	@PYTHONPATH=demo $(BIN)/python -m nexus_demo.smoke
 
-test: $(READY) ## Run every test on the source tree, then test the installed wheel
+test: $(READY) $(PAGE) ## Run every test on the source tree, then test the installed wheel
 	@$(BIN)/pytest $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-wheel
 
-test-wheel: $(READY) $(WHEEL_READY) ## Build the wheel, install it apart from the sources, test it
+test-wheel: $(READY) $(PAGE) $(WHEEL_READY) ## Build the wheel, install it apart from the sources, test it
 	@rm -rf build/wheel build/wheel-run && mkdir -p build/wheel build/wheel-run
 	@$(BIN)/python -m hatchling build --target wheel --directory build/wheel
 	@$(WHEEL_VENV)/bin/python -m pip install --quiet --quiet --no-deps --force-reinstall \
@@ -48,11 +53,12 @@ test-wheel: $(READY) $(WHEEL_READY) ## Build the wheel, install it apart from th
 		--config-file $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:cacheprovider \
 		$(addprefix $(CURDIR)/,$(WHEEL_TESTS))
 
-check: $(READY) ## Check format, lint, types and import directions
+check: $(READY) $(UI_READY) ## Check format, lint, types and import directions
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(NPM) run --silent check
 
 format: $(READY) ## Put the format right, and the lint findings that ruff can mend
 	@$(BIN)/ruff format .
@@ -62,19 +68,22 @@ bench: $(READY) ## Measure the budgets; ends with JSON
 	@mkdir -p build
 	@PYTHONPATH=demo $(BIN)/python benchmarks/run.py
 
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
+COMPILE_ALONE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS)
+COMPILE := $(COMPILE_ALONE) pyproject.toml
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
 		--extra obd --extra console --extra postgresql --extra demo --extra dev
+	@$(COMPILE_ALONE) requirements/node.in --output-file requirements/node.txt
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
 		--extra obd
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \
 		--extra console --extra postgresql
 
 clean: ## Remove what was built and every cache; .venv stays
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf build dist $(UI)/node_modules $(dir $(PAGE))
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # -- set-up: silent when nothing changed ----------------------------------------------------------
 
@@ -82,6 +91,19 @@ $(READY): requirements/dev.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what requirements/dev.txt locks into .venv" >&2
 	@$(BIN)/python $(PIP)
 	@$(BIN)/python -m pip install --quiet --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The machine's Node and npm if they are new enough, otherwise Node from the Python index.
+NPM = $(BIN)/python $(UI)/npm.py
+
+$(UI_READY): $(UI)/package.json $(UI)/package-lock.json $(UI)/.npmrc $(UI)/npm.py | $(READY)
+	@echo "Installing what $(UI)/package-lock.json locks into $(UI)/node_modules" >&2
+	@$(NPM) ci --silent
+	@touch $@
+
+$(PAGE): $(UI_READY) $(wildcard $(addprefix $(UI)/,*.html *.ts *.js public/* src/* src/*/*))
+	@echo "Building the page" >&2
+	@$(NPM) run --silent build -- --logLevel warn
 	@touch $@
 
 $(WHEEL_READY): requirements/dev.txt | $(BIN)/python

@@ -26,6 +26,7 @@ from nexus_console.config import ConsoleSettings, ServerSettings
 from nexus_console.db.engine import Database, reason
 from nexus_console.dispatch import Dispatcher
 from nexus_console.ingest import Inbox, Writer
+from nexus_console.live import Live
 from nexus_console.mqtt import Link
 
 STOP_HTTP_S: Final = 2
@@ -48,9 +49,12 @@ async def run(settings: ConsoleSettings, *, stop: asyncio.Event | None = None) -
     listener = _listen(settings.server)
     inbox = Inbox()
     link = Link(settings.broker, tls, inbox)
+    live = Live()
     dispatcher = Dispatcher(database, link)
-    writer = Writer(database, inbox, publish=link.publish, came_up=dispatcher.came_up)
-    services = Services(database, Accounts(database), Attempts(), link, writer, dispatcher)
+    writer = Writer(
+        database, inbox, publish=link.publish, came_up=dispatcher.came_up, tell=live.tell
+    )
+    services = Services(database, Accounts(database), Attempts(), link, writer, dispatcher, live)
     server = _Server(create_api(services), settings.server)
 
     loop = asyncio.get_running_loop()
@@ -72,6 +76,7 @@ async def run(settings: ConsoleSettings, *, stop: asyncio.Event | None = None) -
             notifier.send(READY="1", STATUS=f"listening on {host}:{port}")
             await stop.wait()
             notifier.send(STOPPING="1", STATUS="stopping")
+            live.close()
             server.should_exit = True
             await serving
             # The writer first: what it has committed is still acknowledged over the link.

@@ -77,6 +77,18 @@ def find(connection: Connection, device_id: int, command_id: str) -> Row[Any] | 
     ).one_or_none()
 
 
+def newest(connection: Connection, device_id: int, limit: int) -> list[Row[Any]]:
+    """The last *limit* commands of a device, the newest first."""
+    return list(
+        connection.execute(
+            select(commands)
+            .filter_by(device_id=device_id)
+            .order_by(commands.c.counter.desc())
+            .limit(limit)
+        ).all()
+    )
+
+
 def queued(connection: Connection, now: int, only: Collection[str] | None = None) -> list[Row[Any]]:
     """Commands that no box has taken and that are still in time, oldest first, with `device`.
 

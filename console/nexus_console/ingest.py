@@ -21,6 +21,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, Statement
 from nexus_agent.protocol import Ack, Topic
 from nexus_console.db.engine import Database, reason
 from nexus_console.intake import Inbound, Intake, Mark, Outcome
+from nexus_console.live import Change
 
 QUEUE_MESSAGES: Final = 2_000
 QUEUE_BYTES: Final = 64 * 1024 * 1024
@@ -105,9 +106,10 @@ class Writer:
         *,
         publish: Publish,
         came_up: Callable[[set[str]], None],
+        tell: Callable[[set[Change]], None] = lambda _: None,
     ) -> None:
         self._database, self._inbox = database, inbox
-        self._publish, self._came_up = publish, came_up
+        self._publish, self._came_up, self._tell = publish, came_up, tell
         self._stop = threading.Event()
         self.totals = Totals()
         self.error: str | None = None
@@ -125,6 +127,7 @@ class Writer:
                 self._acknowledge(mark)
             if outcome.came_up:
                 self._came_up(outcome.came_up)
+            self._tell(outcome.changes)
 
     def stop(self) -> None:
         """Finish the transaction at hand and let `run` return."""
@@ -176,6 +179,7 @@ class Writer:
                 continue
             whole.marks += part.marks
             whole.came_up |= part.came_up
+            whole.changes |= part.changes
             whole.events += part.events
         return whole
 

@@ -27,6 +27,7 @@ from nexus_console import commands, presence
 from nexus_console.db.engine import storable
 from nexus_console.db.models import STREAM_CODES, devices, events, unreadable
 from nexus_console.lanes import Lane
+from nexus_console.live import PRESENCE, Change
 
 COMMAND_RESULT: Final = "command.result"
 DELIVERY_LOSS: Final = "delivery.loss"
@@ -73,6 +74,7 @@ class Outcome:
 
     marks: list[Mark] = field(default_factory=list)
     came_up: set[str] = field(default_factory=set)
+    changes: set[Change] = field(default_factory=set)
     events: int = 0
 
 
@@ -111,6 +113,7 @@ class Intake:
         self._lanes: dict[tuple[str, int, Stream], Lane] = {}
         self._rows: list[tuple[Any, ...]] = []
         self._came_up: set[str] = set()
+        self._changes: set[Change] = set()
 
     def take(self, message: Inbound) -> None:
         """Take one message in. One that is not protocol v1 is kept as it is for people to see."""
@@ -165,7 +168,8 @@ class Intake:
             Mark(name, epoch, stream, lane.high_water)
             for (name, epoch, stream), lane in self._lanes.items()
         ]
-        return Outcome(marks, self._came_up, len(self._rows))
+        changes = self._changes | {(mark.device, mark.stream.value) for mark in marks}
+        return Outcome(marks, self._came_up, changes, len(self._rows))
 
     def _device(self, name: str, received: int) -> _Device:
         device = self._devices.get(name)
@@ -249,6 +253,7 @@ class Intake:
             received=message.received,
         ):
             self._came_up.add(name)
+        self._changes.add((name, PRESENCE))
         for epoch, lasts in (document.closed or {}).items():
             for stream, last in lasts.items():
                 if 1 <= epoch <= MAX_EPOCH and 0 <= last <= MAX_SEQUENCE:

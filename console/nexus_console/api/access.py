@@ -13,6 +13,7 @@ from nexus_console.db.engine import Database
 from nexus_console.db.models import devices
 from nexus_console.dispatch import Dispatcher
 from nexus_console.ingest import Writer
+from nexus_console.live import Live
 from nexus_console.mqtt import Link
 
 COOKIE: Final = "nexus_session"
@@ -28,6 +29,7 @@ class Services:
     link: Link
     writer: Writer
     dispatcher: Dispatcher
+    live: Live
 
 
 def _services(request: Request) -> Services:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
@@ -13,6 +13,7 @@ from nexus_agent.protocol import check_event_type, format_time
 from nexus_console import commands
 from nexus_console.api.access import DeviceDep, ServicesDep, UserDep
 from nexus_console.ingest import now_ns
+from nexus_console.live import COMMANDS
 
 router = APIRouter(tags=["commands"])
 
@@ -45,6 +46,20 @@ class Command(BaseModel):
     created_by: str
 
 
+class CommandList(BaseModel):
+    commands: list[Command]
+
+
+@router.get("/devices/{device}/commands")
+def list_commands(
+    device: DeviceDep, services: ServicesDep, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> CommandList:
+    """The newest commands of a box, the newest first."""
+    with services.database.read() as connection:
+        rows = commands.newest(connection, device.id, limit)
+    return CommandList(commands=[_shown(row) for row in rows])
+
+
 @router.post("/devices/{device}/commands", status_code=202)
 def create_command(
     device: DeviceDep, body: NewCommand, services: ServicesDep, user: UserDep
@@ -68,6 +83,7 @@ def create_command(
             now=now,
         )
     services.dispatcher.publish(device.name, row)
+    services.live.tell({(device.name, COMMANDS)})
     return _shown(row)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
@@ -46,11 +47,15 @@ def list_events(
     stream: Stream | None = None,
     after: str = "0",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    newest: bool = False,
 ) -> EventPage:
-    """Events after a cursor, ascending: who goes on with `next` misses none that comes late."""
-    position = _position(after)
+    """Events after a cursor, ascending: who goes on with `next` misses none that comes late.
+
+    newest: not the first of them but the last, ascending all the same.
+    """
+    wanted = _Wanted(device.id, _position(after), type, stream, limit, newest=newest)
     with services.database.read() as connection:
-        rows = _page(connection, device.id, position, event_type=type, stream=stream, limit=limit)
+        rows = _page(connection, wanted)
     return EventPage(
         events=[_event(row) for row in rows], next=str(rows[-1].position) if rows else after
     )
@@ -62,31 +67,35 @@ def _position(cursor: str) -> int:
     return int(cursor)
 
 
-def _page(
-    connection: Connection,
-    device_id: int,
-    position: int,
-    *,
-    event_type: str | None,
-    stream: Stream | None,
-    limit: int,
-) -> list[Row[Any]]:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    device_id: int
+    position: int
+    type: str | None
+    stream: Stream | None
+    limit: int
+    newest: bool
+
+
+def _page(connection: Connection, wanted: _Wanted) -> list[Row[Any]]:
+    order = events.c.position.desc() if wanted.newest else events.c.position
     page = (
         select(events)
-        .where(events.c.device_id == device_id, events.c.position > position)
-        .order_by(events.c.position)
-        .limit(limit)
+        .where(events.c.device_id == wanted.device_id, events.c.position > wanted.position)
+        .order_by(order)
+        .limit(wanted.limit)
     )
-    if event_type is not None:
-        page = page.where(events.c.type == event_type)
-        if stream is not None:
-            page = page.where(events.c.stream == STREAM_CODES[stream])
-        return list(connection.execute(page).all())
+    if wanted.type is not None:
+        page = page.where(events.c.type == wanted.type)
+        if wanted.stream is not None:
+            page = page.where(events.c.stream == STREAM_CODES[wanted.stream])
+        return sorted(connection.execute(page).all(), key=lambda row: row.position)
     # The key is (device, stream, position): one short read a stream, then merged.
     rows: list[Row[Any]] = []
-    for code in STREAMS if stream is None else [STREAM_CODES[stream]]:
+    for code in STREAMS if wanted.stream is None else [STREAM_CODES[wanted.stream]]:
         rows += connection.execute(page.where(events.c.stream == code)).all()
-    return sorted(rows, key=lambda row: row.position)[:limit]
+    rows.sort(key=lambda row: row.position)
+    return rows[-wanted.limit :] if wanted.newest else rows[: wanted.limit]
 
 
 def _event(row: Row[Any]) -> Event:

@@ -24,6 +24,13 @@ class Credentials(BaseModel):
     password: str = Field(max_length=MAX_PASSWORD)
 
 
+class Session(BaseModel):
+    """Who this request is logged in as; both are null for nobody."""
+
+    user: str | None
+    role: Role | None
+
+
 class LoggedIn(BaseModel):
     token: str
     role: Role
@@ -59,6 +66,14 @@ async def log_in(
         secure=request.url.scheme == "https",
     )
     return LoggedIn(token=token.text, role=token.role, expires=format_time(token.expires))
+
+
+@router.get("/session")
+def show_session(request: Request, services: ServicesDep) -> Session:
+    """Who is asking, with no error for nobody: the page asks before it shows anything."""
+    token = token_of(request)
+    user = None if token is None else services.accounts.user_of(token)
+    return Session(user=user and user.name, role=user and user.role)
 
 
 @router.post("/logout", status_code=204)

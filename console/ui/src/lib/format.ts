@@ -1,0 +1,54 @@
+const number = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 2 });
+const timeOfDay = new Intl.DateTimeFormat("en-GB", {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+});
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+export function count(value: number): string {
+  return number.format(value);
+}
+
+/** "3 events", "1 event". */
+export function many(value: number, one: string, more = `${one}s`): string {
+  return `${count(value)} ${value === 1 ? one : more}`;
+}
+
+/** "14:03:22", with the day before it where that is not today's. */
+export function at(time: string, now: number): string {
+  const then = new Date(time);
+  const clock = timeOfDay.format(then);
+  return then.toDateString() === new Date(now).toDateString()
+    ? clock
+    : `${day.format(then)}, ${clock}`;
+}
+
+/** "12 s", "3 min", "2 h", "4 days": how long ago *time* was. */
+export function age(time: string, now: number): string {
+  return duration((now - Date.parse(time)) / 1000);
+}
+
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 86_400) return `${Math.floor(whole / 3600)} h`;
+  return many(Math.floor(whole / 86_400), "day");
+}
+
+/** "engine_speed" as people write it. */
+export function words(name: string): string {
+  const text = name.replaceAll("_", " ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+export function sum<T>(items: T[], of: (item: T) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
+}
+
+export function ranges(items: { first: number; last: number }[]): string {
+  return items
+    .map(({ first, last }) => (first === last ? count(first) : `${count(first)}–${count(last)}`))
+    .join(", ");
+}

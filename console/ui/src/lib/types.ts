@@ -1,0 +1,128 @@
+// What /api/v1 answers, as far as the page reads it (docs/reference/console-api.md).
+
+export type Quality = "ok" | "absent" | "refused" | "malformed";
+export type Stream = "alert" | "event" | "telemetry" | "log";
+export type Role = "admin" | "operator" | "user" | "viewer";
+
+export interface Session {
+  user: string | null;
+  role: Role | null;
+}
+
+export interface Device {
+  id: string;
+  status: "online" | "offline" | "stale";
+  reason: string | null;
+  since: string;
+  last_seen: string;
+  interval: number | null;
+  agent: string | null;
+  hostname: string | null;
+}
+
+export interface Vehicle {
+  time: string;
+  vehicle_ref?: string;
+  vin?: string;
+  protocol?: string;
+}
+
+export interface Adapter {
+  time: string;
+  adapter?: string;
+  state?: string;
+  detail?: string;
+  version?: string;
+}
+
+export interface DeviceDetail extends Device {
+  vehicle: Vehicle | null;
+  plugins: Record<string, string>;
+  adapter: Adapter | null;
+}
+
+export interface NexusEvent<T = unknown> {
+  cursor: string;
+  epoch: number;
+  stream: Stream;
+  seq: number;
+  type: string;
+  source: string;
+  time: string;
+  received: string;
+  synced: boolean;
+  data: T;
+}
+
+export interface Point {
+  time: string;
+  value: number | string | boolean | null;
+  quality: Quality;
+}
+
+export interface Series {
+  name: string;
+  ecu: string | null;
+  unit: string | null;
+  points: Point[];
+}
+
+export interface Range {
+  first: number;
+  last: number;
+}
+
+export interface StreamDelivery {
+  epoch: number;
+  stream: Stream;
+  high_water: number;
+  received: number;
+  duplicates: number;
+  gaps: Range[];
+  losses: (Range & { cause: string })[];
+  undecodable: number;
+  conflicts: number;
+  closed: boolean;
+}
+
+export type CommandState =
+  | "queued"
+  | "accepted"
+  | "running"
+  | "succeeded"
+  | "failed"
+  | "rejected"
+  | "expired";
+
+export interface Command {
+  id: string;
+  name: string;
+  state: CommandState;
+  progress: string | null;
+  error: string | null;
+  created: string;
+  expires: string;
+  updated: string;
+  created_by: string;
+}
+
+export interface Code {
+  code: string;
+  ecu: string;
+  kinds: string[];
+}
+
+export interface Scan {
+  scan_id: string;
+  dtcs: Code[];
+  modules: { ecu: string; answers: Record<string, { quality: Quality; detail: string | null }> }[];
+}
+
+export interface ScanDiff {
+  before: string;
+  after: string;
+  fixed: { code: string; ecu: string }[];
+  remaining: Code[];
+  new: Code[];
+  unknown: { ecu: string; kind: string; quality: Quality }[];
+}

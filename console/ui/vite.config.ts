@@ -1,0 +1,16 @@
+import { svelte } from "@sveltejs/vite-plugin-svelte";
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  plugins: [svelte()],
+  build: {
+    // Into the Python package: the wheel carries what was built, and the console serves it.
+    outDir: "../nexus_console/page",
+    emptyOutDir: true,
+    // The first versions with CSS light-dark() and nesting.
+    target: ["chrome123", "firefox123", "safari17.5"],
+    // The content security policy allows no inline script and no data: URL.
+    modulePreload: { polyfill: false },
+    assetsInlineLimit: 0,
+  },
+});
