@@ -1,3 +1,4 @@
+import { untrack } from "svelte";
 import { Away, Refused } from "./api";
 import { live, type Changes } from "./live.svelte";
 
@@ -22,7 +23,8 @@ export class Loading {
       const stop = live.listen((changes: Changes) => {
         if (changes === null || concerns(changes)) this.again();
       });
-      this.again();
+      // What is loaded may be told by state: a change of it is the caller's to act upon.
+      untrack(() => this.again());
       return () => {
         this.#gone = true;
         stop();
