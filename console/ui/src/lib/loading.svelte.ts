@@ -2,7 +2,7 @@ import { untrack } from "svelte";
 import { Away, Refused } from "./api";
 import { live, type Changes } from "./live.svelte";
 
-const PAUSE_MS = 400;
+const PAUSE_MS = 250;
 
 /**
  * Call *load* now and whenever something that *concerns* it has changed, one at a time and with a
