@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -198,6 +199,56 @@ async def test_events_are_read_page_by_page(
         event = alarms["events"][0]
         assert event["time"] == "2026-01-02T03:04:05.000000Z"
         assert (event["source"], event["synced"], event["data"]) == ("/bay-1/test", True, 1)
+
+
+async def test_the_newest_events_come_ascending(
+    settings: ConsoleSettings, address: BrokerAddress
+) -> None:
+    async with running(settings) as http, box(address) as sender:
+        await log_in(http, settings)
+        await sender.send(message(run(1, 3)))
+        await sender.ack()
+        path = f"/devices/{DEVICE}/events"
+        newest = await get(http, path, limit=2, newest=True)
+        assert [event["seq"] for event in newest["events"]] == [2, 3]
+        assert (await get(http, path, after=newest["next"]))["events"] == []
+        of_type = await get(http, path, limit=1, newest=True, type=newest["events"][0]["type"])
+        assert [event["seq"] for event in of_type["events"]] == [3]
+
+
+async def test_who_watches_is_told_what_has_changed_and_is_let_go_at_the_end(
+    settings: ConsoleSettings, address: BrokerAddress
+) -> None:
+    async with running(settings) as http, box(address) as sender:
+        await log_in(http, settings)
+        async with http.stream("GET", "/live") as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            lines = aiter(answer.aiter_lines())
+
+            async def told() -> tuple[str, Any]:
+                async with asyncio.timeout(20):
+                    kind, data, _ = [await anext(lines) for _ in range(3)]
+                return kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+            assert await told() == ("hello", {})
+            await sender.send(presence(**BIRTH))
+            assert await told() == ("change", {"devices": {DEVICE: ["presence"]}})
+            await sender.send(message(run(1, 3)))
+            assert await told() == ("change", {"devices": {DEVICE: ["event"]}})
+            path = f"/devices/{DEVICE}/commands"
+            given = (await http.post(path, json={"name": "obd.scan"})).json()
+            assert await told() == ("change", {"devices": {DEVICE: ["commands"]}})
+            assert (await get(http, path))["commands"] == [given]
+
+
+async def test_a_session_is_told_to_everybody_and_a_stream_to_nobody_unknown(
+    settings: ConsoleSettings,
+) -> None:
+    async with running(settings) as http:
+        assert await get(http, "/session") == {"user": None, "role": None}
+        assert (await http.get("/live")).status_code == 401
+        await log_in(http, settings)
+        assert await get(http, "/session") == {"user": "operator", "role": "operator"}
 
 
 async def test_readings_become_series_and_nothing_is_invented(
@@ -463,6 +514,8 @@ async def test_the_description_names_every_endpoint(settings: ConsoleSettings) -
     assert {path.removeprefix("/api/v1") for path in paths} == {
         "/login",
         "/logout",
+        "/session",
+        "/live",
         "/devices",
         "/devices/{device}",
         "/devices/{device}/events",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -71,7 +72,7 @@ def declared(*extras: str) -> list[Requirement]:
 # -- lock files ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "node"])
 def test_every_locked_package_has_hashes(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text("utf-8")
     entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
@@ -79,7 +80,7 @@ def test_every_locked_package_has_hashes(lock: str) -> None:
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "node"])
 def test_a_lock_names_no_index_url_or_path(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text("utf-8")
     assert re.findall(r"^-.*|.*://.*|.*\s/\w.*", text, re.MULTILINE) == []
@@ -99,6 +100,14 @@ def test_a_lock_fits_what_the_project_declares(lock: str, extras: tuple[str, ...
 @pytest.mark.parametrize("lock", ["agent", "console"])
 def test_what_is_deployed_is_what_is_tested(lock: str) -> None:
     assert locked(lock).items() <= locked("dev").items()
+
+
+def test_the_lock_of_the_page_has_hashes_and_names_no_registry() -> None:
+    lock = json.loads((ROOT / "console/ui/package-lock.json").read_text("utf-8"))
+    packages = {name: entry for name, entry in lock["packages"].items() if name}
+    assert packages
+    assert [name for name, entry in packages.items() if "integrity" not in entry] == []
+    assert [name for name, entry in packages.items() if "resolved" in entry] == []
 
 
 # -- the package ---------------------------------------------------------------------------------
@@ -124,6 +133,12 @@ def test_type_checkers_may_read_the_package(package: str) -> None:
 def test_the_migrations_travel_with_the_package(which: nexus_migrations.Which) -> None:
     scripts = ScriptDirectory(str(Path(nexus_migrations.__path__[0]) / which))
     assert scripts.get_heads() == [nexus_migrations.HEADS[which]]
+
+
+def test_the_page_travels_with_the_package() -> None:
+    folder = Path(importlib.import_module("nexus_console").__path__[0]) / "page"
+    assert (folder / "index.html").is_file(), "run `make page`"
+    assert list((folder / "assets").glob("*.js"))
 
 
 @pytest.mark.parametrize("group", ["console_scripts", discovery.GROUP])
@@ -191,7 +206,9 @@ def test_a_plugin_brings_a_sample_that_its_own_settings_accept(plugin: str) -> N
 # -- the workshop --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["demo", "smoke", "test", "check", "bench", "lock", "clean"])
+@pytest.mark.parametrize(
+    "target", ["page", "demo", "smoke", "test", "check", "bench", "lock", "clean"]
+)
 def test_the_makefile_has_what_the_readers_are_told(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert re.search(rf"^{target}:.* ## .+", makefile, re.MULTILINE)
