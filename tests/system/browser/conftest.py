@@ -14,6 +14,8 @@ from tests.system.browser.visitor import TIMEOUT_MS, Visitor
 from nexus_demo.broker import choose
 from nexus_demo.fleet import Box, Fleet, running
 
+CHROMIUM = ["chromium", "chromium-browser", "google-chrome"]
+"""Debian's name, Ubuntu's, and what the CI machines have."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -34,7 +36,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
-    chromium = shutil.which("chromium")
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         if os.environ.get("CI") == "true":
             pytest.fail("chromium is not installed")
