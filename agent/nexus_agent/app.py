@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import signal
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,7 +54,6 @@ class Agent:
     def __init__(self, config: AgentConfig, plugins: list[PluginSection]) -> None:
         state_dir, broker = config.agent.state_dir, config.broker
         topic = Topic(config.agent.id)
-        session = uuid.uuid4().hex
 
         self.config = config
         self.notifier = Notifier()
@@ -92,10 +90,9 @@ class Agent:
             broker,
             broker,
             topic,
-            session,
             self.clock,
             Sender(self.outbox, topic, broker.ack),
-            lambda: self.reporter.birth(session),
+            self.reporter.birth,
             self.commander.receive,
         )
         self.reporter.link = self.link

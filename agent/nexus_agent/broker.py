@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from nexus_agent.settings import Section, SettingsError
 
@@ -38,6 +38,12 @@ class BrokerAddress(Section):
         if port == 0:
             raise ValueError(f"has no valid port: {url!r}")
         return url
+
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if self.key is not None and self.cert is None:
+            raise ValueError("key is given without cert; both are needed to show who we are")
+        return self
 
     @property
     def host(self) -> str:

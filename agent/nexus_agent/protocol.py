@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import orjson
 import zstandard
@@ -136,6 +136,9 @@ def parse_up(topic: str) -> tuple[str, Literal["presence"] | Stream]:
 # -- time ----------------------------------------------------------------------------------------
 
 
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def format_time(nanoseconds: int) -> str:
     """RFC 3339 in UTC with microseconds, as CloudEvents' `time` wants it."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
@@ -151,8 +154,12 @@ def parse_time(text: str) -> int:
         raise ProtocolError(f"time {text!r} is not RFC 3339") from None
     if moment.tzinfo is None:
         raise ProtocolError(f"time {text!r} has no time zone")
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _UNIX_EPOCH
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000
+
+
+# Events that were emitted together share their moment.
+_parse_event_time = lru_cache(maxsize=64)(parse_time)
 
 
 # -- events --------------------------------------------------------------------------------------
@@ -222,8 +229,7 @@ def _finite(data: Any) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event as the console reads it. `raw` is its JSON line, exactly as the box stored it."""
 
     epoch: int
@@ -239,36 +245,26 @@ class Event:
     raw: bytes
 
 
-_EVENT_STRINGS = ("id", "source", "type", "time", "mono", "boot")
-
-
 def decode_event(line: bytes, *, epoch: int, stream: Stream, seq: int) -> Event:
     """Read one JSON line that must be event *seq* of *stream* in *epoch*."""
     try:
         document = orjson.loads(line)
+        source, kind, data = document["source"], document["type"], document["data"]
+        mono, boot, synced = document["mono"], document["boot"], document["synced"]
+        version, identity, time = document["specversion"], document["id"], document["time"]
     except orjson.JSONDecodeError as error:
         raise SegmentError(f"event {seq}: not JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("specversion") != "1.0":
-        raise SegmentError(f"event {seq}: not a CloudEvents 1.0 object")
-    for key in _EVENT_STRINGS:
-        if not isinstance(document.get(key), str):
-            raise SegmentError(f"event {seq}: {key!r} is missing or not a string")
-    if document["id"] != event_id(epoch, stream, seq):
-        raise SegmentError(f"event {seq}: its id is {document['id']!r}")
-    if not isinstance(document.get("synced"), bool) or "data" not in document:
-        raise SegmentError(f"event {seq}: 'synced' or 'data' is missing")
+    except KeyError as error:
+        raise SegmentError(f"event {seq}: {error} is missing") from None
+    except TypeError:
+        raise SegmentError(f"event {seq}: not an object") from None
+    if version != "1.0" or identity != event_id(epoch, stream, seq):
+        raise SegmentError(f"event {seq}: it says CloudEvents {version!r}, id {identity!r}")
+    texts = type(source) is type(kind) is type(mono) is type(boot) is type(time) is str
+    if not texts or type(synced) is not bool:
+        raise SegmentError(f"event {seq}: an attribute is not of its type")
     return Event(
-        epoch=epoch,
-        stream=stream,
-        seq=seq,
-        source=document["source"],
-        type=document["type"],
-        time=parse_time(document["time"]),
-        mono=document["mono"],
-        boot=document["boot"],
-        synced=document["synced"],
-        data=document["data"],
-        raw=line,
+        epoch, stream, seq, source, kind, _parse_event_time(time), mono, boot, synced, data, line
     )
 
 
@@ -502,6 +498,7 @@ class Presence(_Document):
     interval: int | None = None
     epoch: Epoch | None = None
     next: dict[Stream, int] | None = None
+    released: dict[Stream, int] | None = None
     closed: dict[int, dict[Stream, int]] | None = None
     plugins: dict[str, str] | None = None
 
