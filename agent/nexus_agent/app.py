@@ -206,16 +206,21 @@ def exclusive(state_dir: Path) -> Iterator[None]:
 def _vehicle_key(path: Path) -> bytes:
     """The key that names cars; made on the first start. Give all boxes of a shop the same file."""
     try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        key = secrets.token_hex(32).encode()
-        new = path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path)
+        key = path.read_bytes() if path.exists() else _new_key(path)
+    except OSError as error:
+        raise AgentError(f"{path}: cannot be used as vehicle key: {error.strerror}") from None
     if len(key) < 32:
         raise AgentError(f"{path}: holds {len(key)} bytes, a vehicle key has at least 32")
+    return key
+
+
+def _new_key(path: Path) -> bytes:
+    key = secrets.token_hex(32).encode()
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(descriptor)
+    new.replace(path)
     return key

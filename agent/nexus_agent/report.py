@@ -36,7 +36,7 @@ from nexus_agent.sync.link import Link, LinkState
 SCHEMA: Final = 1
 SCAN_SEGMENTS: Final = 50
 """Segments read at a time when looking for events that fit a question."""
-_CURSOR = re.compile(r"(alert|event|telemetry|log)/(\d{1,6})/(\d{1,14})")
+_CURSOR = re.compile(r"(alert|event|telemetry|log)/([0-9]{1,6})/([0-9]{1,14})")
 
 
 class Reporter:

@@ -277,11 +277,14 @@ async def test_nothing_promised_is_lost_by_kills_at_random_moments(
         online.file.write_text(quiet, "utf-8")
         await online.start()
         for stream in (Stream.EVENT, Stream.TELEMETRY):
-            key = "box-1", 1, stream
-            last = len(online.stored(stream))
-            await peer.until(lambda key=key, last=last: peer.marks.get(key) == last, within=40)
+            await _reached(peer, stream, len(online.stored(stream)))
         await online.assert_stops()
         _assert_complete(peer, _noted(online.mark))
+
+
+async def _reached(peer: Peer, stream: Stream, seq: int) -> None:
+    """Return once nothing is missing at the peer up to *seq*."""
+    await peer.until(lambda: peer.marks.get(("box-1", 1, stream)) == seq, within=40)
 
 
 def _noted(mark: Path) -> dict[tuple[int, int], int]:
@@ -368,6 +371,33 @@ async def test_a_second_agent_says_in_one_line_what_it_shares(
     assert message in errors[0]["error"]
     assert "exception" not in errors[0]
     await box.until("the first goes on", lambda status: status)
+
+
+def _newer_database(state: Path) -> None:
+    with closing(sqlite3.connect(state / "agent.db")) as connection, connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('of tomorrow')")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: (state / "agent.lock").mkdir(), "cannot be used as state_dir: "),
+        (lambda state: (state / "vehicle.key").mkdir(), "cannot be used as vehicle key: "),
+        (lambda state: (state / "vehicle.key").write_bytes(b"abc"), "vehicle.key: holds 3 bytes"),
+        (lambda state: (state / "agent.db").write_bytes(b"x" * 8192), "file is not a database"),
+        (_newer_database, "agent.db: is not of this version of the agent: "),
+    ],
+    ids=["lock", "key", "short-key", "no-database", "newer-database"],
+)
+async def test_a_state_that_cannot_be_used_is_one_line(
+    box: Box, spoil: Callable[[Path], object], message: str
+) -> None:
+    box.state_dir.mkdir()
+    spoil(box.state_dir)
+    code, lines = await run_out(box)
+    assert (code, len(lines)) == (1, 1), lines
+    assert message in json.loads(lines[0])["error"]
 
 
 async def test_a_plugin_that_gives_up_leaves_the_agent_and_its_neighbour_alone(box: Box) -> None:

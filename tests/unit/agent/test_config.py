@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nexus_agent import config as module
 from nexus_agent.config import AgentConfig, load_config, plugin_sections
 from nexus_agent.plugin import Safety
 from nexus_agent.settings import SettingsError
@@ -54,7 +54,7 @@ def refusal(file: Path, text: str, environ: dict[str, str] | None = None) -> str
 
 
 def test_a_broker_is_all_that_is_needed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.socket, "gethostname", lambda: "Bay_3.Example")
+    monkeypatch.setattr(socket, "gethostname", lambda: "Bay_3.Example")
     config = read(file, "")
     assert config.agent.id == "bay-3-example"
     assert config.safety.allow == (Safety.READ,)
@@ -126,7 +126,11 @@ def test_what_is_switched_off_is_not_imported(file: Path) -> None:
 @pytest.mark.usefixtures("demanding")
 @pytest.mark.parametrize(
     ("others", "missing"),
-    [("", "host"), ("[plugins.host]\n", "obd"), ("[plugins.host]\nenabled = false\n" + OBD, "host")],
+    [
+        ("", "host"),
+        ("[plugins.host]\n", "obd"),
+        ("[plugins.host]\nenabled = false\n" + OBD, "host"),
+    ],
 )
 def test_a_plugin_that_another_needs_has_to_be_enabled(
     file: Path, others: str, missing: str
