@@ -59,8 +59,8 @@ broker = {{url = "{address.url}", ca = "{address.ca}"}}
             "utf-8",
         )
         command = (sys.executable, "-m", "nexus_agent", "run", "--config", self.file)
-        environ = {**os.environ, "PYTHONPATH": str(PLUGINS), **environ}
-        self.process = Process("agent", command, folder / "agent.log", environ)
+        self.environ = {**os.environ, "PYTHONPATH": str(PLUGINS), **environ}
+        self.process = Process("agent", command, folder / "agent.log", self.environ)
 
     def enable(self, *plugins: str) -> Box:
         with self.file.open("a", encoding="utf-8") as file:
@@ -233,6 +233,28 @@ async def test_it_stops_although_a_plugin_is_in_a_blocking_call(box: Box) -> Non
     await box.enable("blocking").start()
     await box.marked()
     await box.assert_stops()
+
+
+async def test_a_service_that_dies_ends_it_loudly_whatever_a_plugin_does(box: Box) -> None:
+    box.enable("stubborn")
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from nexus_agent import __main__, app\n"
+        "async def die(self):\n"
+        "    while not pathlib.Path(sys.argv[2]).exists(): await asyncio.sleep(0.05)\n"
+        "    raise RuntimeError('the history is gone')\n"
+        "app.Agent._trim = die\n"
+        "__main__.main(['run', '--config', sys.argv[1]])"
+    )
+    agent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, str(box.file), str(box.mark)),
+        env=box.environ,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        _, said = await agent.communicate()
+    assert agent.returncode == 1
+    assert b"the history is gone" in said
 
 
 @pytest.mark.parametrize("plugins", [(), ("stubborn",)], ids=["alone", "with-a-stubborn-plugin"])

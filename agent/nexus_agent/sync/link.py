@@ -112,7 +112,7 @@ class Link:
             async with client:
                 self.opening = False
                 await self._work(client)
-        except* (aiomqtt.MqttError, OSError, SettingsError, ValueError) as group:
+        except* (aiomqtt.MqttError, OSError, SettingsError, StoreError, ValueError) as group:
             failure = _first(group)
         self.opening = False
         return failure
