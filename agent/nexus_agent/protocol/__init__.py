@@ -30,6 +30,7 @@ from nexus_agent.protocol.events import (
 from nexus_agent.protocol.messages import (
     CONTENT_ENCODING,
     CONTENT_TYPE,
+    PROPERTY_ENCODING,
     PROPERTY_EPOCH,
     PROPERTY_MAC,
     PROPERTY_SEGMENT,
@@ -77,6 +78,7 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "MAX_SEGMENT_BYTES",
     "MAX_SEQUENCE",
+    "PROPERTY_ENCODING",
     "PROPERTY_EPOCH",
     "PROPERTY_MAC",
     "PROPERTY_SEGMENT",

@@ -17,6 +17,8 @@ from nexus_agent.protocol.times import format_time, parse_time
 CONTENT_TYPE: Final = "application/x-ndjson"
 CONTENT_ENCODING: Final = "zstd"
 
+PROPERTY_ENCODING: Final = "encoding"
+"""Always CONTENT_ENCODING: MQTT 5 has a content type but no content encoding of its own."""
 PROPERTY_EPOCH: Final = "epoch"
 PROPERTY_SEGMENT: Final = "segment"
 PROPERTY_MAC: Final = "mac"
@@ -31,7 +33,10 @@ UserProperties = list[tuple[str, str]]
 
 def pack(segments: Sequence[Segment]) -> tuple[UserProperties, bytes]:
     """User properties and payload of one `up/data` message for segments of one stream and epoch."""
-    properties: UserProperties = [(PROPERTY_EPOCH, str(segments[0].epoch))]
+    properties: UserProperties = [
+        (PROPERTY_ENCODING, CONTENT_ENCODING),
+        (PROPERTY_EPOCH, str(segments[0].epoch)),
+    ]
     for s in segments:
         if (s.stream, s.epoch) != (segments[0].stream, segments[0].epoch):
             raise ProtocolError("segments of one message must share stream and epoch")
@@ -50,6 +55,9 @@ def unpack(stream: Stream, properties: UserProperties, payload: bytes) -> list[S
 
     Raises ProtocolError where properties and payload do not fit together.
     """
+    encodings = [value for key, value in properties if key == PROPERTY_ENCODING]
+    if encodings != [CONTENT_ENCODING]:
+        raise ProtocolError(f"encoding {CONTENT_ENCODING!r} is needed, found {encodings!r}")
     epochs = [value for key, value in properties if key == PROPERTY_EPOCH]
     if len(epochs) != 1 or not re.fullmatch(r"\d{1,6}", epochs[0]):
         raise ProtocolError(f"one {PROPERTY_EPOCH!r} property is needed, found {epochs!r}")

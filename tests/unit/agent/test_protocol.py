@@ -172,8 +172,10 @@ def test_a_message_carries_segments_as_they_are() -> None:
 @given(
     properties=st.lists(
         st.tuples(
-            st.sampled_from(["epoch", "segment", "other"]),
-            st.text(max_size=40) | st.from_regex(r"\d+-\d+ \d+ \d+ [0-9a-f]{8} \S+ \S+"),
+            st.sampled_from(["encoding", "epoch", "segment", "other"]),
+            st.text(max_size=40)
+            | st.just("zstd")
+            | st.from_regex(r"\d+-\d+ \d+ \d+ [0-9a-f]{8} \S+ \S+"),
         ),
         max_size=4,
     ),
