@@ -75,7 +75,7 @@ class Reporter:
             next={stream: self._outbox.position(stream)[1] for stream in Stream},
             released={stream: self._outbox.position(stream)[0] for stream in Stream},
             plugins={
-                item.name: f"{item.plugin.version} {item.state}"
+                item.name: str(item.state)
                 for item in self._supervisor.plugins.values()
                 if item.plugin is not None
             },
