@@ -357,4 +357,4 @@ async def test_the_birth_document_says_where_numbering_stands(box: Box) -> None:
     birth = await box.reporter.birth("session-1")
     assert (birth.online, birth.session, birth.epoch) == (True, "session-1", 1)
     assert birth.next == dict.fromkeys(Stream, 1) | {Stream.EVENT: 3}
-    assert birth.plugins == {"lamp": "2.1 disabled"}
+    assert birth.plugins == {"lamp": "disabled"}
