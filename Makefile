@@ -56,6 +56,7 @@ check: $(READY) ## Check format, lint, types, import directions and the document
 	@$(MAKE) --no-print-directory docs
 
 docs: $(READY) ## Build the documentation into build/docs; a warning is an error
+	@rm -rf build/docs
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
 reference: $(READY) ## Write what the reference takes from the code anew

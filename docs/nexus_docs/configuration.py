@@ -24,7 +24,7 @@ from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
 PLUGINS: Final = ("host", "obd")
-_HEAD: Final = "| key, variable | type | default | meaning |\n|---|---|---|---|\n"
+_HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
 _WORDS: Final = {str: "text", Path: "path", int: "whole number", float: "number"}
 
 
@@ -40,7 +40,7 @@ class Setting:
 
 
 def tables() -> dict[str, str]:
-    """A Markdown table for each mark of the page."""
+    """A Markdown table for each mark of the page; two columns, for four leave no room to read."""
     models: dict[str, tuple[type[BaseModel], str]] = {
         "agent": (AgentConfig, ""),
         "console": (ConsoleSettings, ""),
@@ -124,16 +124,16 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be given"
     if field.default_factory is not None:
-        return "as the meaning says"
+        return "default: see above"
     match field.default:
         case None:
-            return "none"
+            return "default: none"
         case str() | Path() as text:
-            return f"`{text}`"
+            return f"default: `{text}`"
         case float() as number:
-            return f"`{number:g}`"
+            return f"default: `{number:g}`"
         case value:
-            return f"`{json.dumps(value)}`"
+            return f"default: `{json.dumps(value)}`"
 
 
 def _table(settings: Iterator[Setting]) -> str:
@@ -142,6 +142,6 @@ def _table(settings: Iterator[Setting]) -> str:
         name = f"`{setting.key}`"
         if setting.variable is not None:
             name += f"<br>`{setting.variable}`"
-        cells = (name, setting.kind, setting.default, setting.meaning)
+        cells = (name, f"{setting.meaning}<br>*{setting.kind}; {setting.default}*")
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     return _HEAD + "".join(rows)

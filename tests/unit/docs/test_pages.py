@@ -38,8 +38,8 @@ class Mute(Section):
 def test_a_setting_is_told_with_all_that_its_model_knows() -> None:
     host, count = settings_of(Whole, "x.")
     assert (host.key, host.variable) == ("x.part.host", "NEXUS_X__PART__HOST")
-    assert (host.default, host.meaning) == ("`a`", "Where it is, in one line.")
-    assert (count.kind, count.default) == ("whole number, at least 1", "`3`")
+    assert (host.default, host.meaning) == ("default: `a`", "Where it is, in one line.")
+    assert (count.kind, count.default) == ("whole number, at least 1", "default: `3`")
 
 
 def test_a_setting_that_nobody_explains_is_refused() -> None:
