@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def main() -> int:
         asyncio.run(_demo(folder, options.broker, options.pace))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nstopped")
+    except BrokenPipeError:
+        # Whoever read our lines has gone, as with `make demo | head`: there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except DemoError as error:
         print(f"\n{error}\nThe logs are in {folder}", file=sys.stderr)
         return 1

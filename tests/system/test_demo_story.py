@@ -92,6 +92,21 @@ async def test_ctrl_c_ends_it_at_any_moment(moment: str, demo: Demo) -> None:
     assert output.endswith("stopped\n")
 
 
+async def test_it_ends_when_nobody_reads_its_lines(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "nexus_demo", "--folder", str(tmp_path)),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+        env=ENVIRON,
+    )
+    os.close(writing)
+    await asyncio.to_thread(os.read, reading, 1)
+    os.close(reading)
+    _, error = await process.communicate()
+    assert (process.returncode, error) == (0, b"")
+
+
 async def test_a_pace_that_is_none_is_said() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "nexus_demo", "--pace", "nan"),
