@@ -90,12 +90,8 @@ class Story:
 
     async def post_scan(self) -> str:
         found = await self._scan(self._engine)
-        diff = found["diff"] or {"fixed": [], "remaining": [], "new": []}
-        told = ", ".join(
-            f"{word} {', '.join(item['code'] for item in diff[word]) or 'none'}"
-            for word in ("fixed", "remaining", "new")
-        )
-        return f"{self._engine.id}: the post-scan finds {_codes(found['dtcs'])}; {told}"
+        codes = _codes(found["dtcs"])
+        return f"{self._engine.id}: the post-scan finds {codes}; {_difference(found['diff'])}"
 
     # -- bay-2: the internet ---------------------------------------------------------------------
 
@@ -194,3 +190,13 @@ class Story:
 def _codes(dtcs: list[Any]) -> str:
     """Such as "P0301 stored and pending"; what a scan found of nothing is "no codes"."""
     return ", ".join(f"{dtc['code']} {' and '.join(dtc['kinds'])}" for dtc in dtcs) or "no codes"
+
+
+def _difference(diff: Any) -> str:
+    """Such as "fixed P0301, remaining none, new none"; there is none without an earlier scan."""
+    if diff is None:
+        return "there is no earlier scan to compare it with"
+    return ", ".join(
+        f"{word} {', '.join(item['code'] for item in diff[word]) or 'none'}"
+        for word in ("fixed", "remaining", "new")
+    )

@@ -84,7 +84,11 @@ async def test_the_street_lives(demo: Demo) -> None:
     await demo.line(FIRST_OF_THE_NEXT)
 
 
-@pytest.mark.parametrize("moment", ["files and logs", "console: http", ROUND[1]])
+@pytest.mark.parametrize(
+    "moment",
+    ["files and logs", "console: http", ROUND[1]],
+    ids=["at the start", "before the agents", "without internet"],
+)
 async def test_ctrl_c_ends_it_at_any_moment(moment: str, demo: Demo) -> None:
     await demo.line(moment)
     code, output = await demo.interrupted()
