@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo smoke test test-wheel check format bench lock clean
+.PHONY: help demo smoke test test-wheel check docs reference format bench lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -48,11 +48,19 @@ test-wheel: $(READY) $(WHEEL_READY) ## Build the wheel, install it apart from th
 		--config-file $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:cacheprovider \
 		$(addprefix $(CURDIR)/,$(WHEEL_TESTS))
 
-check: $(READY) ## Check format, lint, types and import directions
+check: $(READY) ## Check format, lint, types, import directions and the documentation
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory docs
+
+docs: $(READY) ## Build the documentation into build/docs; a warning is an error
+	@rm -rf build/docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+
+reference: $(READY) ## Write what the reference takes from the code anew
+	@PYTHONPATH=docs $(BIN)/python -m nexus_docs
 
 format: $(READY) ## Put the format right, and the lint findings that ruff can mend
 	@$(BIN)/ruff format .
@@ -67,7 +75,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
-		--extra obd --extra console --extra postgresql --extra demo --extra dev
+		--extra obd --extra console --extra postgresql --extra demo --extra docs --extra dev
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
 		--extra obd
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \

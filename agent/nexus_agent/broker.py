@@ -19,10 +19,14 @@ class BrokerAddress(Section):
     """What every `[broker]` section has: `mqtts://host:port`, the CA, and the own certificate."""
 
     url: str
+    """`mqtts://host:port`; 8883 without a port."""
     ca: Path | None = None
-    """PEM file of the CA that signed the broker's certificate; None trusts the system's CAs."""
+    """PEM file of the CA that signed the broker's certificate; without it the system's CAs are
+    trusted."""
     cert: Path | None = None
+    """PEM file of the own certificate, where the broker asks for one; none if not given."""
     key: Path | None = None
+    """PEM file of its key; without it the key is in the certificate's file."""
 
     @field_validator("url")
     @classmethod

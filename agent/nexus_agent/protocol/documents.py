@@ -81,7 +81,7 @@ class Command(_Document):
     counter: int = Field(ge=1)
     not_before: str
     expires: str
-    name: str = Field(pattern=EVENT_TYPE.pattern.replace(r"\Z", "$"))
+    name: str = Field(pattern="^" + EVENT_TYPE.pattern.replace(r"\Z", "$"))
     args: dict[str, Any] = Field(default_factory=dict)
 
 
