@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help page demo smoke test test-wheel check format bench lock clean
+.PHONY: help page demo smoke test test-wheel check docs reference format bench lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -19,7 +19,7 @@ UI_READY := $(UI)/node_modules/.ready
 PAGE := console/nexus_console/page/index.html
 WHEEL_VENV := build/wheel-venv
 WHEEL_READY := $(WHEEL_VENV)/.ready
-WHEEL_TESTS := tests/unit tests/integration
+WHEEL_TESTS := tests/unit tests/integration/test_link.py tests/integration/test_console_process.py
 
 # Nobody's own environment leaks in. Debian keeps mosquitto in /usr/sbin, off a user's PATH.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_REQUIRE_VIRTUALENV
@@ -53,12 +53,20 @@ test-wheel: $(READY) $(PAGE) $(WHEEL_READY) ## Build the wheel, install it apart
 		--config-file $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:cacheprovider \
 		$(addprefix $(CURDIR)/,$(WHEEL_TESTS))
 
-check: $(READY) $(UI_READY) ## Check format, lint, types and import directions
+check: $(READY) $(UI_READY) ## Check format, lint, types, import directions and the documentation
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(NPM) run --silent check
+	@$(MAKE) --no-print-directory docs
+
+docs: $(READY) ## Build the documentation into build/docs; a warning is an error
+	@rm -rf build/docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+
+reference: $(READY) ## Write what the reference takes from the code anew
+	@PYTHONPATH=docs $(BIN)/python -m nexus_docs
 
 format: $(READY) ## Put the format right, and the lint findings that ruff can mend
 	@$(BIN)/ruff format .
@@ -74,7 +82,7 @@ COMPILE := $(COMPILE_ALONE) pyproject.toml
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
-		--extra obd --extra console --extra postgresql --extra demo --extra dev
+		--extra obd --extra console --extra postgresql --extra demo --extra docs --extra dev
 	@$(COMPILE_ALONE) requirements/node.in --output-file requirements/node.txt
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
 		--extra obd

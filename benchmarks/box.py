@@ -43,11 +43,11 @@ async def box(folder: Path, address: BrokerAddress | None) -> AsyncIterator[Outb
         if address is not None:
             section = BrokerSection(url=address.url, ca=address.ca)
 
-            async def birth() -> Presence:
-                return Presence(online=True, session="bench", epoch=outbox.epoch)
+            async def birth(session: str) -> Presence:
+                return Presence(online=True, session=session, epoch=outbox.epoch)
 
             sender = Sender(outbox, topic, "console")
-            line = Link(section, section, topic, "bench", clock, sender, birth, lambda _: None)
+            line = Link(section, section, topic, clock, sender, birth, lambda _: None)
             link = group.create_task(line.run(), name="link")
         yield outbox
         if link is not None:

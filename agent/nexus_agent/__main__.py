@@ -67,16 +67,23 @@ def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
         await app.Agent(settings, plugins).run()
 
     loop = uvloop.new_event_loop()
+    code = 0
     try:
         with app.exclusive(settings.agent.state_dir):
             loop.run_until_complete(life())
-    except (app.AgentError, StatusError, StoreError) as error:
-        log.error("cannot_run", error=str(error))  # noqa: TRY400 - the message says it all
-        return 1
-    except ExceptionGroup as group:
-        log.exception("service_died", error=str(group))
-        return 1
-    return 0
+    except* (app.AgentError, StatusError, StoreError) as group:
+        code = 1
+        log.error("cannot_run", error=_leaf(group))  # noqa: TRY400 - the message says it all
+    except* Exception as group:
+        code = 1
+        log.exception("service_died", error=_leaf(group))
+    return code
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> str:
+    """The message of the first error in *group* that is no group itself."""
+    first = group.exceptions[0]
+    return _leaf(first) if isinstance(first, BaseExceptionGroup) else str(first)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import signal
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
 from nexus_agent.runtime.supervisor import Supervised, Supervisor
 from nexus_agent.status.server import StatusServer
-from nexus_agent.store.database import Database
+from nexus_agent.store.database import Database, StoreError
 from nexus_agent.store.journal import Journal
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.state import PluginState
@@ -55,7 +54,6 @@ class Agent:
     def __init__(self, config: AgentConfig, plugins: list[PluginSection]) -> None:
         state_dir, broker = config.agent.state_dir, config.broker
         topic = Topic(config.agent.id)
-        session = uuid.uuid4().hex
 
         self.config = config
         self.notifier = Notifier()
@@ -92,10 +90,9 @@ class Agent:
             broker,
             broker,
             topic,
-            session,
             self.clock,
             Sender(self.outbox, topic, broker.ack),
-            lambda: self.reporter.birth(session),
+            self.reporter.birth,
             self.commander.receive,
         )
         self.reporter.link = self.link
@@ -132,7 +129,14 @@ class Agent:
                 core.create_task(self._notify(), name="notify"),
             ]
             log.info("ready", device=self.config.agent.id, pid=os.getpid())
-            await self.stop.wait()
+            every = [sealing, status, link, plugins, *others]
+            try:
+                await self.stop.wait()
+            except asyncio.CancelledError:
+                # A service of ours died and the group ends; a stubborn plugin must not hold it up.
+                if stuck := await _cancel(every, STOP_PLUGINS_S):
+                    await self._abandon(stuck, every)
+                raise
 
             log.info("stopping")
             self.reporter.stopping = True
@@ -143,15 +147,20 @@ class Agent:
             await self.link.farewell("stopped")
             stuck |= await _cancel([link, status], STOP_LINK_S)
             if stuck:
-                await self._abandon(stuck)
+                await self._abandon(stuck, every)
 
-    async def _abandon(self, stuck: set[asyncio.Task[None]]) -> NoReturn:
+    async def _abandon(
+        self, stuck: set[asyncio.Task[None]], every: list[asyncio.Task[None]]
+    ) -> NoReturn:
         """End the process over tasks that ignore their cancellation; nothing durable is open."""
+        dead = [t for t in every if t.done() and not t.cancelled() and t.exception() is not None]
+        for task in dead:
+            log.error("service_died", service=task.get_name(), exc_info=task.exception())
         names = [p.name for p in self.supervisor.plugins.values() if p.instance is not None]
         log.error("stopped_the_hard_way", tasks=sorted(t.get_name() for t in stuck), plugins=names)
         await self.database.close()
         logging.shutdown()
-        os._exit(0)
+        os._exit(1 if dead else 0)
 
     async def _tell_plugin_state(self, item: Supervised) -> None:
         data = {
@@ -169,7 +178,10 @@ class Agent:
         history = self.config.history
         while True:
             await asyncio.sleep(TRIM_INTERVAL_S)
-            await self.outbox.trim(hours=history.hours, megabytes=history.megabytes)
+            try:
+                await self.outbox.trim(hours=history.hours, megabytes=history.megabytes)
+            except StoreError as error:
+                log.warning("history_not_trimmed", error=str(error))
 
     async def _notify(self) -> None:
         """READY once, then STATUS, and WATCHDOG for as long as this loop turns."""
@@ -209,16 +221,21 @@ def exclusive(state_dir: Path) -> Iterator[None]:
 def _vehicle_key(path: Path) -> bytes:
     """The key that names cars; made on the first start. Give all boxes of a shop the same file."""
     try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        key = secrets.token_hex(32).encode()
-        new = path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path)
+        key = path.read_bytes() if path.exists() else _new_key(path)
+    except OSError as error:
+        raise AgentError(f"{path}: cannot be used as vehicle key: {error.strerror}") from None
     if len(key) < 32:
         raise AgentError(f"{path}: holds {len(key)} bytes, a vehicle key has at least 32")
+    return key
+
+
+def _new_key(path: Path) -> bytes:
+    key = secrets.token_hex(32).encode()
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(descriptor)
+    new.replace(path)
     return key

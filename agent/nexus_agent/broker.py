@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from nexus_agent.settings import Section, SettingsError
 
@@ -19,10 +19,14 @@ class BrokerAddress(Section):
     """What every `[broker]` section has: `mqtts://host:port`, the CA, and the own certificate."""
 
     url: str
+    """`mqtts://host:port`; 8883 without a port."""
     ca: Path | None = None
-    """PEM file of the CA that signed the broker's certificate; None trusts the system's CAs."""
+    """PEM file of the CA that signed the broker's certificate; without it the system's CAs are
+    trusted."""
     cert: Path | None = None
+    """PEM file of the own certificate, where the broker asks for one; none if not given."""
     key: Path | None = None
+    """PEM file of its key; without it the key is in the certificate's file."""
 
     @field_validator("url")
     @classmethod
@@ -38,6 +42,12 @@ class BrokerAddress(Section):
         if port == 0:
             raise ValueError(f"has no valid port: {url!r}")
         return url
+
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if self.key is not None and self.cert is None:
+            raise ValueError("key is given without cert; both are needed to show who we are")
+        return self
 
     @property
     def host(self) -> str:

@@ -27,9 +27,12 @@ class AgentSection(Section):
     """What `[agent]` takes."""
 
     id: str = Field(default_factory=_hostname_as_id)
-    """The box's name in the fleet; the host's name if none is given."""
+    """The box's name in the fleet: 1 to 63 of a-z, 0-9 and `-`, not `console`; the host's name if
+    none is given."""
     state_dir: Path = Path("/var/lib/nexus")
+    """Where the database and the keys are."""
     socket: Path = Path("/run/nexus/agent.sock")
+    """The status socket."""
 
     @field_validator("id")
     @classmethod
@@ -41,8 +44,9 @@ class BrokerSection(BrokerAddress):
     """What `[broker]` takes."""
 
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 60
+    """MQTT keep-alive in seconds."""
     presence_interval_s: Annotated[int, Field(ge=10, le=86_400)] = 1800
-    """Longest silence that an online box allows itself."""
+    """Longest silence in seconds that an online box allows itself."""
     ack: Literal["console", "broker"] = "console"
     """Who has to have an event before it is released. `broker` is for brokers with no console
     behind them: what the broker loses is then lost."""
@@ -66,7 +70,9 @@ class HistorySection(Section):
     """What `[history]` takes: how long delivered events stay on the box for people here."""
 
     hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 72.0
+    """How long delivered events stay on the box for people here."""
     megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64.0
+    """And how much of them."""
 
 
 class AgentConfig(Section):

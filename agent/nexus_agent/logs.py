@@ -21,8 +21,9 @@ class LogSettings(Section):
     """What `[log]` takes."""
 
     level: Level = "info"
+    """The least important lines that are written."""
     format: Literal["json", "console", "auto"] = "auto"
-    """auto: console on a terminal, JSON elsewhere."""
+    """`auto` is console on a terminal and JSON elsewhere."""
 
 
 def configure(settings: LogSettings) -> None:

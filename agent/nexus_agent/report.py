@@ -36,7 +36,7 @@ from nexus_agent.sync.link import Link, LinkState
 SCHEMA: Final = 1
 SCAN_SEGMENTS: Final = 50
 """Segments read at a time when looking for events that fit a question."""
-_CURSOR = re.compile(r"(alert|event|telemetry|log)/(\d{1,6})/(\d{1,14})")
+_CURSOR = re.compile(r"(alert|event|telemetry|log)/([0-9]{1,6})/([0-9]{1,14})")
 
 
 class Reporter:
@@ -73,8 +73,9 @@ class Reporter:
             interval=self._config.broker.presence_interval_s,
             epoch=self._outbox.epoch,
             next={stream: self._outbox.position(stream)[1] for stream in Stream},
+            released={stream: self._outbox.position(stream)[0] for stream in Stream},
             plugins={
-                item.name: f"{item.plugin.version} {item.state}"
+                item.name: str(item.state)
                 for item in self._supervisor.plugins.values()
                 if item.plugin is not None
             },
@@ -194,10 +195,12 @@ class Reporter:
             }
             chosen = list(heapq.merge(*pages.values(), key=_by_time))[:limit]
             reached |= {event.stream: (event.epoch, event.seq) for event in chosen}
+        following = ",".join(f"{one}/{e}/{seq}" for one, (e, seq) in reached.items())
         return {
             "v": SCHEMA,
             "events": [_document(event) for event in chosen],
-            "next": ",".join(f"{one}/{e}/{seq}" for one, (e, seq) in reached.items()),
+            # Where the cursor names none of the streams, "" would begin all over again.
+            "next": following or after,
         }
 
     async def _behind(

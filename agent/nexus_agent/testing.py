@@ -8,6 +8,7 @@ Event data passes through JSON as it does in the agent, so that what cannot trav
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class MemoryState:
         if value is None:
             self._values.pop(key, None)
         else:
+            json.dumps(value, allow_nan=False)  # refuses what the agent's state refuses
             self._values[key] = orjson.dumps(value)
 
 

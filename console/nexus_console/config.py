@@ -20,6 +20,7 @@ class ServerSettings(Section):
     """`[server]`: where people's browsers and scripts reach the console."""
 
     listen: str = "127.0.0.1:8080"
+    """`host:port` that the console listens at, plain HTTP."""
     behind_proxy: bool = False
     """Believe X-Forwarded-For and -Proto of a reverse proxy on this machine."""
 
@@ -41,6 +42,7 @@ class DatabaseSettings(Section):
     """`[database]`: SQLite for one machine, PostgreSQL for more."""
 
     url: str
+    """`sqlite:////absolute/path.db`, or `postgresql+psycopg://user@host/name`."""
 
     @field_validator("url")
     @classmethod
@@ -61,9 +63,12 @@ class BrokerSettings(BrokerAddress):
     """`[broker]`: the address, and how this console shows itself there."""
 
     client_id: str = Field(default="console", pattern=r"^[A-Za-z0-9-]{1,64}$")
-    """Names the session that the broker keeps while the console is away: one of its own each."""
+    """Names the session that the broker keeps while the console is away: each console has one of
+    its own. 1 to 64 letters, digits and `-`."""
     keepalive_s: int = Field(default=60, ge=5, le=3600)
+    """MQTT keep-alive in seconds."""
     session_expiry_s: int = Field(default=86_400, ge=60, le=0xFFFF_FFFE)
+    """How many seconds the broker keeps that session while the console is away."""
 
 
 class ConsoleSettings(Section):

@@ -31,6 +31,7 @@ from nexus_console.live import PRESENCE, Change
 
 COMMAND_RESULT: Final = "command.result"
 DELIVERY_LOSS: Final = "delivery.loss"
+RELEASED_BEFORE: Final = "released by the box before this console had it"
 MAX_UNREADABLE: Final = 200
 MAX_UNREADABLE_BYTES: Final = 256 * 1024
 
@@ -254,6 +255,13 @@ class Intake:
         ):
             self._came_up.add(name)
         self._changes.add((name, PRESENCE))
+        if document.epoch is not None:
+            # What the box has let go of and this database never had (a new or an older one) will
+            # not come by itself: the mark must not wait for it.
+            for stream, last in (document.released or {}).items():
+                if 1 <= last <= MAX_SEQUENCE:
+                    lane = self._lane(device, document.epoch, stream)
+                    lane.lose(1, last, RELEASED_BEFORE, message.received)
         for epoch, lasts in (document.closed or {}).items():
             for stream, last in lasts.items():
                 if 1 <= epoch <= MAX_EPOCH and 0 <= last <= MAX_SEQUENCE:

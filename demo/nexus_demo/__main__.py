@@ -1,29 +1,37 @@
-"""`python -m nexus_demo`: the fleet of the smoke, kept running for a person until Ctrl-C."""
+"""`python -m nexus_demo`: a street of three boxes that lives, for a person, until Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
-from typing import Final
 
 from nexus_demo import api, session
 from nexus_demo.broker import choose
-from nexus_demo.fleet import USER, Fleet, running
-from nexus_demo.waiting import DemoError, NotYet
-
-_REFRESH_S: Final = 1.0
+from nexus_demo.fleet import STREET, USER, Fleet, running
+from nexus_demo.story import PACE_S, Story
+from nexus_demo.waiting import DemoError
 
 
 def main() -> int:
-    options = session.parser(
-        "Run three boxes, three cars, a broker and a console here."
-    ).parse_args()
+    parser = session.parser("Run three boxes, three cars, a broker and a console here.")
+    parser.add_argument(
+        "--pace",
+        type=session.seconds,
+        default=PACE_S,
+        metavar="SECONDS",
+        help="from one act of the story to the next (default: %(default)g)",
+    )
+    options = parser.parse_args()
     folder = session.make_folder(options.folder)
     try:
-        asyncio.run(_demo(folder, options.broker))
+        asyncio.run(_demo(folder, options.broker, options.pace))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nstopped")
+    except BrokenPipeError:
+        # Whoever read our lines has gone, as with `make demo | head`: there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except DemoError as error:
         print(f"\n{error}\nThe logs are in {folder}", file=sys.stderr)
         return 1
@@ -31,17 +39,12 @@ def main() -> int:
     return 0
 
 
-async def _demo(folder: Path, broker: str) -> None:
-    clock = session.Clock()
-    async with session.stops_on_sigterm(), running(folder, choose(broker), clock.say) as fleet:
+async def _demo(folder: Path, broker: str, pace_s: float) -> None:
+    say, kind = session.Clock().say, choose(broker)
+    async with session.stops_on_sigterm(), running(folder, kind, say, STREET) as fleet:
         _introduce(fleet)
         async with api.signed_in(fleet.address, USER, fleet.password) as console:
-            while True:
-                line = await _one_line(fleet, console)
-                # A terminal gets one line that changes; a file gets none that repeat.
-                if sys.stdout.isatty():
-                    print(f"\r\033[K{line}", end="", flush=True)
-                await asyncio.sleep(_REFRESH_S)
+            await Story(fleet, console, say, pace_s).tell()
 
 
 def _introduce(fleet: Fleet) -> None:
@@ -71,28 +74,6 @@ Ctrl-C stops everything.
 """,
         flush=True,
     )
-
-
-async def _one_line(fleet: Fleet, console: api.Console) -> str:
-    devices = await console.devices()
-    parts = []
-    for box in fleet.boxes:
-        state = devices.get(box.id, {}).get("status", "unknown")
-        try:
-            waiting = f"{await box.waiting()} waiting"
-        except NotYet:
-            waiting = "its agent does not answer"
-        speed = await _engine_speed(console, box.id)
-        parts.append(f"{box.id} {state}, {speed}, {waiting}")
-    return " | ".join(parts)
-
-
-async def _engine_speed(console: api.Console, device: str) -> str:
-    for series in await console.series(device, "engine_speed", newest=1):
-        for point in series["points"]:
-            if point["quality"] == "ok":
-                return f"{point['value']:.0f} rpm"
-    return "no engine speed"
 
 
 if __name__ == "__main__":

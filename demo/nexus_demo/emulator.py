@@ -2,7 +2,8 @@
 
 elmulator's engine answers; this adds what makes a car of a script. Its memory is one for all
 connections, the trouble codes change when they are cleared and not when they are read, and live
-values go round instead of standing still at the last one.
+values go round instead of standing still at the last one. With `--memory FILE` that file has the
+trouble codes instead of the scenario.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from typing import Final
 
 from elmulator.server import EngineState, Scenario, normalize  # type: ignore[import-untyped]
 
-CLEAR: Final = "04"
-MEMORY: Final = frozenset({"03", "07", "0A", "0101"})
+from nexus_demo.memory import CLEAR, SERVICES, STATUS, Memory
+
+MEMORY: Final = frozenset({*SERVICES, STATUS})
 """What a clear changes (SAE J1979): stored, pending and permanent codes, the monitor status."""
 
+_MEMORY_S: Final = 0.01
+"""How long a control unit takes to look into its memory."""
 _LINE_END: Final = re.compile(rb"[\r\n]")
 
 
 class Car:
     """A scenario with a memory."""
 
-    def __init__(self, scenario: Path) -> None:
+    def __init__(self, scenario: Path, memory: Memory | None = None) -> None:
         script = Scenario.from_path(scenario)
         options = argparse.Namespace(
             echo="scenario", split=None, latency_ms=0, jitter_ms=0, seed=0, record=False
@@ -35,10 +39,13 @@ class Car:
         self._entries = Counter(normalize(command["request"]) for command in script.commands)
         self._turns: Counter[str] = Counter()
         self._clears = 0
+        self._memory = memory
 
     def answer(self, line: str) -> tuple[list[str], float, str]:
         """The reply's pieces, the delay before them in seconds, and elmulator's post-action."""
         request = normalize(line)
+        if self._memory and (frame := self._memory.answer(request)):
+            return [f"{frame}\r\r>"], _MEMORY_S, ""
         entries = self._entries[request]
         if entries:
             at = min(self._clears, entries - 1) if request in MEMORY else self._turns[request]
@@ -89,8 +96,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Emulate one car behind a TCP adapter.")
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--memory", type=Path, help="its trouble codes, a file of the story")
     options = parser.parse_args()
-    asyncio.run(serve(Car(options.scenario), options.port))
+    memory = None if options.memory is None else Memory(options.memory)
+    asyncio.run(serve(Car(options.scenario, memory), options.port))
 
 
 if __name__ == "__main__":

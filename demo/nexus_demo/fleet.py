@@ -7,16 +7,18 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from nexus_demo import api, vehicles
 from nexus_demo.broker import Broker, Kind
 from nexus_demo.certs import Authority, Credentials
+from nexus_demo.memory import Memory
 from nexus_demo.processes import Process, free_port
+from nexus_demo.relay import Relay
 from nexus_demo.vehicles import Vehicle
 from nexus_demo.waiting import DemoError, NotYet, together, until
 
@@ -36,6 +38,10 @@ class Bay:
     vin_leaves: bool
     """Whether this box may send the VIN up, or only its keyed reference."""
     may_clear: bool
+    remembers: bool = False
+    """Whether the story decides what trouble codes the car has, instead of its scenario."""
+    relayed: bool = False
+    """Whether the way to the broker is a relay, which can be cut."""
 
 
 BAYS: Final = (
@@ -43,26 +49,32 @@ BAYS: Final = (
     Bay("bay-2", vehicles.CLEAN, vin_leaves=True, may_clear=False),
     Bay("bay-3", vehicles.AWKWARD, vin_leaves=False, may_clear=False),
 )
+STREET: Final = (replace(BAYS[0], remembers=True), replace(BAYS[1], relayed=True), BAYS[2])
+"""The same three, for the story."""
 
 
 class Box:
-    """One bay's agent and the emulated car it is plugged into."""
+    """One bay's agent, the emulated car it is plugged into, and its way to the broker."""
 
     def __init__(self, bay: Bay, folder: Path, broker: Broker, authority: Authority) -> None:
         folder.mkdir()
         self.bay = bay
         self.id = bay.box
         self.socket = folder / "agent.sock"
+        self.memory = Memory(folder / "car.json")
+        self.memory.remember()
+        self.relay = Relay(broker.port)
         adapter = free_port()
         config = folder / "agent.toml"
-        config.write_text(
-            _agent_toml(bay, folder, self.socket, broker, authority.client(bay.box), adapter)
-        )
+        port = self.relay.port if bay.relayed else broker.port
+        section = _broker_section(broker, port, authority.client(bay.box))
+        config.write_text(_agent_toml(bay, folder, self.socket, section, adapter))
         self.car = Process(
             f"{bay.box}'s car",
             [
                 *(sys.executable, "-m", "nexus_demo.emulator"),
                 *(bay.vehicle.scenario, "--port", str(adapter)),
+                *(("--memory", folder / "car.json") if bay.remembers else ()),
             ],
             folder / "car.log",
             {**os.environ, "PYTHONPATH": str(_DEMO_ROOT)},
@@ -75,8 +87,10 @@ class Box:
         )
 
     async def start(self) -> None:
-        """Start car and agent; return once the agent's socket answers."""
+        """Start car, relay if there is one, and agent; return once the agent's socket answers."""
         await self.car.start()
+        if self.bay.relayed:
+            await self.relay.open()
         await self.start_agent()
 
     async def start_agent(self) -> None:
@@ -102,11 +116,11 @@ class Box:
 class Fleet:
     """Everything that runs; made and taken down by `running`."""
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
+    def __init__(self, folder: Path, kind: Kind, bays: Sequence[Bay] = BAYS) -> None:
         self.folder = folder
         self.authority = Authority(folder / "pki")
         self.broker = Broker(folder / "broker", self.authority, kind)
-        self.boxes = [Box(bay, folder / bay.box, self.broker, self.authority) for bay in BAYS]
+        self.boxes = [Box(bay, folder / bay.box, self.broker, self.authority) for bay in bays]
         self.password = secrets.token_urlsafe(12)
         listen = f"127.0.0.1:{free_port()}"
         self.address = f"http://{listen}"
@@ -138,6 +152,7 @@ class Fleet:
     async def stop(self) -> None:
         """Stop everything in reverse order; what does not go is killed."""
         await together(box.agent.stop() for box in self.boxes)
+        await together(box.relay.cut() for box in self.boxes)
         await together(box.car.stop() for box in self.boxes)
         await self.console.stop()
         await self.broker.stop()
@@ -148,6 +163,11 @@ class Fleet:
         answer = await api.health(self.address)
         if not answer["ok"] or answer["broker"] != "connected":
             raise NotYet(f"it says {json.dumps(answer)}")
+
+    def check(self) -> None:
+        """DemoError if broker, console or an agent has ended by itself."""
+        for process in (self.broker.process, self.console, *(box.agent for box in self.boxes)):
+            process.check()
 
     def tails(self) -> str:
         """The end of every log."""
@@ -170,12 +190,14 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running(folder: Path, kind: Kind, say: Say) -> AsyncIterator[Fleet]:
+async def running(
+    folder: Path, kind: Kind, say: Say, bays: Sequence[Bay] = BAYS
+) -> AsyncIterator[Fleet]:
     """A started fleet for the length of a block; nothing of it outlives the block.
 
     Where a DemoError passes through, the ends of the logs are said.
     """
-    fleet = Fleet(folder, kind)
+    fleet = Fleet(folder, kind, bays)
     try:
         await fleet.start(say)
         yield fleet
@@ -194,9 +216,7 @@ def _environ() -> dict[str, str]:
 # Values are written as JSON, which TOML's strings, integers, booleans and arrays contain.
 
 
-def _agent_toml(
-    bay: Bay, folder: Path, socket: Path, broker: Broker, own: Credentials, adapter: int
-) -> str:
+def _agent_toml(bay: Bay, folder: Path, socket: Path, broker_section: str, adapter: int) -> str:
     allow = ["read", "clear"] if bay.may_clear else ["read"]
     return f"""\
 [agent]
@@ -204,7 +224,7 @@ id = {json.dumps(bay.box)}
 state_dir = {json.dumps(str(folder / "state"))}
 socket = {json.dumps(str(socket))}
 
-{_broker_section(broker, own)}
+{broker_section}
 keepalive_s = 10
 presence_interval_s = 10
 
@@ -223,6 +243,7 @@ interval_s = 5
 [plugins.obd]
 port = {json.dumps(f"socket://127.0.0.1:{adapter}")}
 interval_s = 0.5
+reconnect_max_s = 5
 """
 
 
@@ -234,17 +255,17 @@ listen = {json.dumps(listen)}
 [database]
 url = {json.dumps(f"sqlite:///{home / 'console.db'}")}
 
-{_broker_section(broker, own)}
+{_broker_section(broker, broker.port, own)}
 
 [log]
 format = "console"
 """
 
 
-def _broker_section(broker: Broker, own: Credentials) -> str:
+def _broker_section(broker: Broker, port: int, own: Credentials) -> str:
     return f"""\
 [broker]
-url = {json.dumps(broker.url)}
+url = {json.dumps(f"mqtts://127.0.0.1:{port}")}
 ca = {json.dumps(str(broker.ca))}
 cert = {json.dumps(str(own.cert))}
 key = {json.dumps(str(own.key))}"""

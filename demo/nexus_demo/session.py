@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import shutil
 import signal
 import tempfile
@@ -42,6 +43,17 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="an empty folder for files and logs, kept afterwards (default: a temporary one)",
     )
     return options
+
+
+def seconds(text: str) -> float:
+    """An option's value: seconds, at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def make_folder(wish: Path | None) -> Path:

@@ -314,6 +314,21 @@ def test_a_device_that_only_sent_data_is_known_but_not_called_online(store: Stor
     assert status(store).status == "stale"
 
 
+def test_what_the_box_released_before_this_database_began_holds_nothing_up(store: Store) -> None:
+    store.take(presence(**{**BIRTH, "released": {Stream.EVENT: 40}}))
+    outcome = store.take(message(run(41, 45)))
+    shown = lane(store)
+    assert [mark.seq for mark in outcome.marks] == [45]
+    assert [(loss.first, loss.last) for loss in shown.losses] == [(1, 40)]
+
+
+def test_what_was_released_and_is_here_is_no_loss(store: Store) -> None:
+    store.take(message(run(1, 5)))
+    store.take(presence(**{**BIRTH, "released": {Stream.EVENT: 5}}))
+    shown = lane(store)
+    assert shown.losses == []
+
+
 def test_a_closed_epoch_shows_what_is_still_missing_of_it(store: Store) -> None:
     store.take(message(run(1, 3)))
     store.take(presence(**{**BIRTH, "epoch": 2, "closed": {1: {Stream.EVENT: 5}}}))

@@ -45,14 +45,13 @@ async def box(state_dir: Path, broker: BrokerSection, patience: float = 10.0) ->
     await outbox.open()
     commands: list[bytes] = []
 
-    async def birth() -> Presence:
-        return Presence(online=True, session="s1", epoch=outbox.epoch)
+    async def birth(session: str) -> Presence:
+        return Presence(online=True, session=session, epoch=outbox.epoch)
 
     link = Link(
         broker,
         broker,
         topic,
-        "s1",
         clock,
         Sender(outbox, topic, broker.ack, patience),
         birth,
@@ -151,10 +150,27 @@ async def test_the_birth_is_retained_and_the_farewell_replaces_it(
         await until(lambda: agent.link.state is LinkState.CONNECTED)
         async with connected(section) as peer:
             await peer.until(lambda: peer.presence)
-            assert [(p.online, p.session) for _, p in peer.presence] == [(True, "s1")]
             await agent.link.farewell("stopped")
             await peer.until(lambda: len(peer.presence) == 2)
-            assert (peer.presence[1][1].online, peer.presence[1][1].reason) == (False, "stopped")
+            birth, farewell = (document for _, document in peer.presence)
+            assert (birth.online, farewell.online, farewell.reason) == (True, False, "stopped")
+            assert birth.session == farewell.session
+
+
+async def test_every_connection_is_a_session_of_its_own(
+    state_dir: Path, section: BrokerSection, broker: Broker
+) -> None:
+    async with box(state_dir, section) as agent:
+        sessions: set[str] = set()
+        for _ in range(2):
+            await until(lambda: agent.link.state is LinkState.CONNECTED)
+            async with connected(section) as peer:
+                await peer.until(lambda: peer.presence)
+                sessions.add(peer.presence[0][1].session)
+            await broker.kill()
+            await until(lambda: agent.link.state is not LinkState.CONNECTED)
+            await broker.start()
+        assert len(sessions) == 2
 
 
 async def test_a_command_comes_down(state_dir: Path, section: BrokerSection) -> None:

@@ -35,7 +35,7 @@ PACKAGES = {
     "nexus_migrations": "migrations",
 }
 LOCKS = {
-    "dev": ("obd", "console", "postgresql", "demo", "dev"),
+    "dev": ("obd", "console", "postgresql", "demo", "docs", "dev"),
     "agent": ("obd",),
     "console": ("console", "postgresql"),
 }
@@ -207,7 +207,8 @@ def test_a_plugin_brings_a_sample_that_its_own_settings_accept(plugin: str) -> N
 
 
 @pytest.mark.parametrize(
-    "target", ["page", "demo", "smoke", "test", "check", "bench", "lock", "clean"]
+    "target",
+    ["page", "demo", "smoke", "test", "check", "docs", "reference", "bench", "lock", "clean"],
 )
 def test_the_makefile_has_what_the_readers_are_told(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")

@@ -27,6 +27,7 @@ from nexus_agent.protocol import (
     parse_time,
 )
 from nexus_agent.store import journal
+from nexus_agent.store.database import StoreError
 from nexus_agent.store.outbox import Also, Outbox
 
 log = structlog.get_logger("commands")
@@ -88,7 +89,13 @@ class Commander:
                 else:
                     self._start(group, entry.command)
             while True:
-                command = await self._accept(await self._arrived.get())
+                payload = await self._arrived.get()
+                try:
+                    command = await self._accept(payload)
+                except StoreError as error:
+                    # Not journaled, so not done: the console sends it again.
+                    log.warning("command_not_journaled", error=str(error))
+                    continue
                 if command is not None:
                     self._start(group, command)
 

@@ -136,7 +136,7 @@ class Supervisor:
                 await asyncio.sleep(backoff(attempt))
             item.restarts += 1
 
-    async def _run_once(self, item: Supervised) -> Exception | None:
+    async def _run_once(self, item: Supervised) -> BaseException | None:
         """Run a new instance to its end; what it raised, or None if it returned."""
         if item.plugin is None or item.settings is None:
             return FatalError("the plugin is switched off")
@@ -145,7 +145,7 @@ class Supervisor:
             item.instance = item.plugin(context)
             await self._enter(item, PluginState.RUNNING, "")
             await item.instance.run()
-        except Exception as error:  # noqa: BLE001 - the plugin boundary: nothing passes it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin boundary
             item.last_error = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
             log.warning("plugin_failed", plugin=item.name, error=_words(error))
             return error
@@ -192,5 +192,5 @@ def backoff(attempt: int) -> float:
     return ceiling / 2 + random.uniform(0, ceiling / 2)  # noqa: S311 - spreads load, no secret
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"

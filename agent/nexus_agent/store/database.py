@@ -81,6 +81,7 @@ class Database:
     def _upgrade(self) -> None:
         # SQLAlchemy and Alembic cost 30 MB that a box with a current schema never pays.
         import sqlalchemy
+        from alembic.util import CommandError
 
         from nexus_migrations import upgrade
 
@@ -91,6 +92,11 @@ class Database:
         try:
             with engine.begin() as connection:
                 upgrade("agent", connection)
+        except CommandError as error:
+            raise StoreError(
+                f"{self.path}: is not of this version of the agent: {error}; "
+                "install the newer one again, or use another state_dir"
+            ) from error
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise StoreError(f"{self.path}: cannot be migrated: {error}") from error
         finally:

@@ -29,8 +29,8 @@ class PluginState:
     async def set(self, key: str, value: Any) -> None:
         try:
             text = orjson.dumps(value).decode()
-            # orjson writes NaN and infinity as null; the standard library knows them.
-            json.dumps(orjson.loads(text), allow_nan=False)
+            # orjson takes more than JSON has, and writes NaN and infinity as null.
+            json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"state {self._plugin}.{key}: not JSON: {error}") from None
         await self._database.run(partial(_put, self._plugin, key, None if value is None else text))

@@ -18,7 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from nexus_agent.protocol import CONTENT_ENCODING, CONTENT_TYPE, UserProperties
+from nexus_agent.protocol import CONTENT_TYPE, UserProperties
 
 CONNECT_TIMEOUT_S: Final = 10.0
 PUBACK_TIMEOUT_S: Final = 60.0
@@ -111,7 +111,7 @@ def data_properties(user: UserProperties) -> Properties:
     """MQTT 5 properties of an `up/data` message."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ContentType = CONTENT_TYPE
-    properties.UserProperty = [*user, ("encoding", CONTENT_ENCODING)]
+    properties.UserProperty = user
     return properties
 
 

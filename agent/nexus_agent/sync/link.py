@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -64,16 +65,15 @@ class Link:
         address: BrokerAddress,
         timing: Timing,
         topic: Topic,
-        session: str,
         clock: Clock,
         sender: Sender,
-        birth: Callable[[], Awaitable[Presence]],
+        birth: Callable[[str], Awaitable[Presence]],
         on_command: Callable[[bytes], None],
     ) -> None:
         self._address = address
         self._timing = timing
         self._topic = topic
-        self._session = session
+        self._session = ""
         self._clock = clock
         self._sender = sender
         self._birth = birth
@@ -112,13 +112,15 @@ class Link:
             async with client:
                 self.opening = False
                 await self._work(client)
-        except* (aiomqtt.MqttError, OSError, SettingsError, ValueError) as group:
+        except* (aiomqtt.MqttError, OSError, SettingsError, StoreError, ValueError) as group:
             failure = _first(group)
         self.opening = False
         return failure
 
     async def _make_client(self) -> Client:
         context = await asyncio.to_thread(self._address.tls_context)
+        # New with every connection, so that the will of an old one can never outlive its birth.
+        self._session = uuid.uuid4().hex
         will = Presence(online=False, session=self._session)
         return Client(
             self._address.host,
@@ -151,7 +153,7 @@ class Link:
             group.create_task(self._stay_known(client), name="link:presence")
 
     async def _announce(self, client: Client) -> None:
-        birth = await self._birth()
+        birth = await self._birth(self._session)
         await client.publish_checked(self._topic.presence, birth.encode(), retain=True)
 
     async def _stay_known(self, client: Client) -> None:

@@ -20,6 +20,7 @@ class HostSettings(Settings):
     """What `[plugins.host]` takes."""
 
     interval_s: float = Field(default=60.0, ge=1, le=86_400)
+    """Seconds between two `host.metrics`."""
     state_path: Path = Path("/var/lib/nexus")
     """Whose disk is shown as `disk_state`: where the agent keeps what waits."""
     ignored_interfaces: tuple[str, ...] = ("lo", "veth*", "docker*", "br-*", "virbr*")

@@ -23,21 +23,21 @@ class ObdSettings(Settings):
     baudrate: Annotated[int, Field(ge=1200, le=4_000_000)] = 38_400
     """Speed of a serial device, bit/s; ELM327 adapters leave the factory with 38400 or 115200."""
     interval_s: Seconds = 1.0
-    """From the start of one round of live values to the start of the next."""
+    """Seconds from the start of one round of live values to the start of the next."""
     pids: tuple[int, ...] = DEFAULT_PIDS
     """Live values to read; those that the vehicle does not support are never asked for."""
     timeout_s: Seconds = 2.0
-    """How long the adapter may take for one answer."""
+    """Seconds that the adapter may take for one answer."""
     connect_timeout_s: Seconds = 5.0
-    """How long opening the port may take."""
+    """Seconds that opening the port may take."""
     search_timeout_s: Seconds = 20.0
-    """How long the adapter may take while it says that it is searching for the protocol."""
+    """Seconds that the adapter may take while it says that it is searching for the protocol."""
     idle_after_s: Seconds = 60.0
-    """How long the engine must stand still before polling stops."""
+    """Seconds that the engine must stand still before polling stops."""
     probe_interval_s: Seconds = 60.0
-    """How often a standing or missing vehicle is asked one question."""
+    """Seconds between two questions to a standing or missing vehicle."""
     reconnect_max_s: Seconds = 30.0
-    """Longest pause between two attempts to reach a lost adapter."""
+    """Longest pause in seconds between two attempts to reach a lost adapter."""
 
     @field_validator("port")
     @classmethod

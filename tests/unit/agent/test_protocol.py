@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nexus_agent import protocol
 from nexus_agent.protocol import (
     Ack,
+    Command,
     Presence,
     ProtocolError,
     Segment,
@@ -172,8 +173,10 @@ def test_a_message_carries_segments_as_they_are() -> None:
 @given(
     properties=st.lists(
         st.tuples(
-            st.sampled_from(["epoch", "segment", "other"]),
-            st.text(max_size=40) | st.from_regex(r"\d+-\d+ \d+ \d+ [0-9a-f]{8} \S+ \S+"),
+            st.sampled_from(["encoding", "epoch", "segment", "other"]),
+            st.text(max_size=40)
+            | st.just("zstd")
+            | st.from_regex(r"\d+-\d+ \d+ \d+ [0-9a-f]{8} \S+ \S+"),
         ),
         max_size=4,
     ),
@@ -215,6 +218,15 @@ def test_other_topics_are_refused(topic: str) -> None:
 def test_names_that_cannot_be_a_device_are_refused(device: str) -> None:
     with pytest.raises(ProtocolError):
         Topic(device)
+
+
+@pytest.mark.parametrize("name", ["scan", "Obd.scan", "! obd.scan", "obd.scan now", "obd.scan\n"])
+def test_a_command_that_is_not_dotted_words_is_refused(name: str) -> None:
+    time = protocol.format_time(0)
+    document = {"id": "c-1", "device": "box-1", "counter": 1, "not_before": time, "expires": time}
+    assert Command.decode(orjson.dumps({**document, "name": "obd.scan"}))
+    with pytest.raises(ProtocolError, match="Command: name"):
+        Command.decode(orjson.dumps({**document, "name": name}))
 
 
 def test_documents_come_back_and_leave_unknown_keys_aside() -> None:

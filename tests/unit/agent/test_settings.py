@@ -29,11 +29,19 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "car.toml"
 
 
+def outcome(file: Path, environ: dict[str, str] | None = None) -> str:
+    """What becomes of the settings: taken, or the one line that refuses them."""
+    try:
+        load(Car, file, environ or {})
+    except SettingsError as error:
+        return str(error)
+    return "taken"
+
+
 def refusal(file: Path, environ: dict[str, str] | None = None) -> str:
     """What is said about *file*, without the file's name where it begins with that."""
-    with pytest.raises(SettingsError) as caught:
-        load(Car, file, environ or {})
-    message = str(caught.value)
+    message = outcome(file, environ)
+    assert message != "taken"
     assert len(message.splitlines()) == 1
     return message.removeprefix(f"{file}: ")
 
@@ -175,11 +183,9 @@ def test_any_document_is_taken_or_refused_in_one_line(
     file = tmp_path_factory.getbasetemp() / "any.toml"
     lines = [f"{to_toml(key)} = {to_toml(value)}\n" for key, value in document.items()]
     file.write_text("".join(lines), "utf-8")
-    try:
-        load(Car, file, {})
-    except SettingsError as error:
-        assert len(str(error).splitlines()) == 1
-        assert "is not TOML" not in str(error)
+    said = outcome(file)
+    assert len(said.splitlines()) == 1
+    assert "is not TOML" not in said
 
 
 @given(content=st.binary(max_size=60))
@@ -188,9 +194,7 @@ def test_any_bytes_are_taken_or_refused_in_one_line(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "bytes.toml"
     file.write_bytes(content)
-    with pytest.raises(SettingsError) as caught:
-        load(Car, file, {})
-    assert len(str(caught.value).splitlines()) == 1
+    assert len(refusal(file)) > 0
 
 
 @given(name=st.text(alphabet="ABCDEGINSTX_", max_size=20), value=st.text(max_size=5))
@@ -199,7 +203,4 @@ def test_any_variable_is_taken_or_refused_in_one_line(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "good.toml"
     file.write_text("engine.cylinders = 4", "utf-8")
-    try:
-        load(Car, file, {f"NEXUS_{name}": value})
-    except SettingsError as error:
-        assert len(str(error).splitlines()) == 1
+    assert len(outcome(file, {f"NEXUS_{name}": value}).splitlines()) == 1

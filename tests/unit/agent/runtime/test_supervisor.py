@@ -70,7 +70,7 @@ class Failing(Plugin[Settings]):
     version = "1"
     description = "Fails as it is told."
     author = "tests"
-    error: ClassVar[Exception] = RetryError("the adapter is gone")
+    error: ClassVar[BaseException] = RetryError("the adapter is gone")
 
     async def run(self) -> None:
         raise self.error
@@ -150,7 +150,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def failing_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+def failing_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     return lambda error: monkeypatch.setattr(Failing, "error", error)
 
 
@@ -160,9 +160,9 @@ async def test_a_plugin_runs_until_the_supervisor_is_cancelled() -> None:
     assert [event[1] for event in stage.sink.events] == ["good.started"]
 
 
-@pytest.mark.parametrize("error", [RetryError("gone"), ValueError("a bug"), KeyError("x")])
+@pytest.mark.parametrize("error", [RetryError("gone"), ValueError("a bug"), SystemExit(3)])
 async def test_a_failing_plugin_is_restarted_and_its_neighbour_goes_on(
-    failing_with: Callable[[Exception], None], error: Exception
+    failing_with: Callable[[BaseException], None], error: BaseException
 ) -> None:
     failing_with(error)
     async with supervised(Failing, Good) as stage:
@@ -171,7 +171,7 @@ async def test_a_failing_plugin_is_restarted_and_its_neighbour_goes_on(
         assert type(error).__name__ in stage.supervisor.plugins["failing"].last_error
 
 
-async def test_a_fatal_error_is_final(failing_with: Callable[[Exception], None]) -> None:
+async def test_a_fatal_error_is_final(failing_with: Callable[[BaseException], None]) -> None:
     failing_with(FatalError("no such port"))
     async with supervised(Failing) as stage:
         await stage.until(lambda: stage.state("failing") is PluginState.FAILED)
@@ -216,7 +216,7 @@ async def test_a_command_that_breaks_breaks_nothing_else() -> None:
 
 
 async def test_a_command_of_a_plugin_that_is_down_says_so(
-    failing_with: Callable[[Exception], None],
+    failing_with: Callable[[BaseException], None],
 ) -> None:
     async with supervised(Brief, Good) as stage:
         await stage.until(lambda: stage.state("brief") is PluginState.STOPPED)

@@ -1,0 +1,116 @@
+"""Protocol v1 between a box and its console: topics, envelopes and the sealed segment.
+
+Pure functions and values, no I/O: the agent and the console both import this module and nothing
+else of each other. Times are nanoseconds since the Unix epoch in memory and RFC 3339 on the wire.
+
+An *event* is one CloudEvents 1.0 JSON object on one line (CloudEvents 1.0 section 3, JSON event
+format section 3). A *segment* is a run of events of one stream and epoch with consecutive sequence
+numbers: their lines joined by a newline and compressed with zstd (RFC 8878). The bytes that are
+stored on the box are the bytes that travel.
+"""
+
+from __future__ import annotations
+
+from nexus_agent.protocol.documents import (
+    Ack,
+    Command,
+    CommandResult,
+    CommandState,
+    Presence,
+    Signed,
+)
+from nexus_agent.protocol.events import (
+    MAX_EVENT_BYTES,
+    Event,
+    Stamp,
+    decode_event,
+    encode_events,
+    event_id,
+)
+from nexus_agent.protocol.messages import (
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    PROPERTY_ENCODING,
+    PROPERTY_EPOCH,
+    PROPERTY_MAC,
+    PROPERTY_SEGMENT,
+    UserProperties,
+    pack,
+    unpack,
+)
+from nexus_agent.protocol.names import (
+    ALL_DATA,
+    ALL_PRESENCE,
+    CONSOLE_ID,
+    MAX_EPOCH,
+    MAX_SEQUENCE,
+    ROOT,
+    VERSION,
+    ProtocolError,
+    Quality,
+    SegmentError,
+    Stream,
+    Topic,
+    check_device_id,
+    check_event_type,
+    parse_up,
+)
+from nexus_agent.protocol.segments import (
+    MAX_SEGMENT_BYTES,
+    Segment,
+    checksum,
+    open_segment,
+    seal,
+    verify,
+)
+from nexus_agent.protocol.times import (
+    format_time,
+    parse_time,
+)
+
+__all__ = [
+    "ALL_DATA",
+    "ALL_PRESENCE",
+    "CONSOLE_ID",
+    "CONTENT_ENCODING",
+    "CONTENT_TYPE",
+    "MAX_EPOCH",
+    "MAX_EVENT_BYTES",
+    "MAX_SEGMENT_BYTES",
+    "MAX_SEQUENCE",
+    "PROPERTY_ENCODING",
+    "PROPERTY_EPOCH",
+    "PROPERTY_MAC",
+    "PROPERTY_SEGMENT",
+    "ROOT",
+    "VERSION",
+    "Ack",
+    "Command",
+    "CommandResult",
+    "CommandState",
+    "Event",
+    "Presence",
+    "ProtocolError",
+    "Quality",
+    "Segment",
+    "SegmentError",
+    "Signed",
+    "Stamp",
+    "Stream",
+    "Topic",
+    "UserProperties",
+    "check_device_id",
+    "check_event_type",
+    "checksum",
+    "decode_event",
+    "encode_events",
+    "event_id",
+    "format_time",
+    "open_segment",
+    "pack",
+    "parse_time",
+    "parse_up",
+    "seal",
+    "unpack",
+    "verify",
+]

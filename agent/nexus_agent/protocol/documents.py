@@ -1,0 +1,125 @@
+"""The JSON documents of the protocol: presence, acknowledgements, commands and their results."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nexus_agent.protocol.names import EVENT_TYPE, MAX_EPOCH, MAX_SEQUENCE, ProtocolError, Stream
+
+Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCH)]
+Sequence0 = Annotated[int, Field(ge=0, le=MAX_SEQUENCE)]
+
+
+class _Document(BaseModel):
+    """A JSON document of the protocol. Unknown keys are left aside: a newer peer may send them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Any:
+        try:
+            return cls.model_validate_json(payload)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "document"
+            raise ProtocolError(f"{cls.__name__}: {where}: {first['msg']}") from None
+
+
+class Presence(_Document):
+    """`up/presence`, retained: the birth document, the clean farewell or the broker's will.
+
+    The will holds `online` and `session` only. `interval` is the longest silence in seconds that
+    an online box allows itself. `next` has the next sequence of each stream in `epoch`; `closed`
+    the last sequence of each stream in every epoch that ended.
+    """
+
+    v: Literal[1] = 1
+    online: bool
+    session: str = Field(min_length=1, max_length=64)
+    reason: str | None = None
+    time: str | None = None
+    agent: str | None = None
+    boot: str | None = None
+    hostname: str | None = None
+    interval: int | None = None
+    epoch: Epoch | None = None
+    next: dict[Stream, int] | None = None
+    released: dict[Stream, int] | None = None
+    closed: dict[int, dict[Stream, int]] | None = None
+    plugins: dict[str, str] | None = None
+
+
+class Ack(_Document):
+    """`down/ack`: everything up to and including `seq` is committed in the console.
+
+    `mac` is the HMAC under the device's key, from enrolment on.
+    """
+
+    v: Literal[1] = 1
+    epoch: Epoch
+    stream: Stream
+    seq: Sequence0
+    mac: str | None = None
+
+
+class Command(_Document):
+    """What the console wants done; travels inside `Signed`. Times are RFC 3339.
+
+    `counter` rises with every command to one device in one `epoch` of the console's counters.
+    """
+
+    v: Literal[1] = 1
+    id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")
+    device: str
+    epoch: int = Field(default=1, ge=1)
+    counter: int = Field(ge=1)
+    not_before: str
+    expires: str
+    name: str = Field(pattern="^" + EVENT_TYPE.pattern.replace(r"\Z", "$"))
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class Signed(_Document):
+    """An envelope for what must not be forged: `document` is JSON text, signed byte for byte.
+
+    `key` and `sig` (Ed25519, base64) are empty until identities exist.
+    """
+
+    v: Literal[1] = 1
+    document: str
+    key: str = ""
+    sig: str = ""
+
+
+class CommandState(enum.StrEnum):
+    """A command's life as its results tell it; the last four are terminal."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (CommandState.ACCEPTED, CommandState.RUNNING)
+
+
+class CommandResult(BaseModel):
+    """`data` of a `command.result` event on the `event` stream."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    name: str
+    state: CommandState
+    progress: str | None = None
+    result: Any = None
+    error: str | None = None

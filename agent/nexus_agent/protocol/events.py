@@ -1,0 +1,128 @@
+"""One event: a CloudEvents 1.0 object on one JSON line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from nexus_agent.protocol.names import ProtocolError, SegmentError, Stream, check_event_type
+from nexus_agent.protocol.times import format_time, parse_time
+
+MAX_EVENT_BYTES: Final = 256 * 1024
+"""Largest encoded event that `emit` takes; larger things travel as files."""
+
+# Events that were emitted together share their moment.
+_parse_event_time = lru_cache(maxsize=64)(parse_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When something happened, by both clocks of one boot of one machine.
+
+    wall: ns since the Unix epoch; mono: ns of CLOCK_BOOTTIME; boot: the kernel's boot id;
+    synced: whether the wall clock was synchronised then.
+    """
+
+    wall: int
+    mono: int
+    boot: str
+    synced: bool
+
+
+def encode_events(
+    *, device: str, source: str, stamp: Stamp, events: Sequence[tuple[str, Any]]
+) -> list[bytes]:
+    """Everything of (type, data) pairs of one moment but their ids: the tails of JSON lines.
+
+    An id holds the sequence number, which is given only when the segment is sealed. Data is any
+    JSON value; one that JSON cannot carry raises ProtocolError, NaN and infinity included.
+    """
+    seconds, rest = divmod(stamp.mono, 1_000_000_000)
+    head = f'","source":"/{device}/{source}","type":"'.encode()
+    middle = (
+        f'","time":"{format_time(stamp.wall)}","mono":"{seconds}.{rest // 1000:06d}"'
+        f',"boot":"{stamp.boot}","synced":{"true" if stamp.synced else "false"},"data":'
+    ).encode()
+    return [
+        b"%b%b%b%b}" % (head, _type_bytes(event_type), middle, _encode_data(event_type, data))
+        for event_type, data in events
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _type_bytes(event_type: str) -> bytes:
+    return check_event_type(event_type).encode()
+
+
+def _encode_data(event_type: str, data: Any) -> bytes:
+    try:
+        body = orjson.dumps(data)
+    except TypeError as error:
+        raise ProtocolError(f"event {event_type}: data is not JSON: {error}") from None
+    # orjson writes NaN and infinity as null, which would be a value that nobody measured.
+    if b"null" in body and not _finite(data):
+        raise ProtocolError(f"event {event_type}: data holds NaN or infinity, which JSON has not")
+    if len(body) > MAX_EVENT_BYTES:
+        raise ProtocolError(
+            f"event {event_type}: {len(body)} bytes of data, at most {MAX_EVENT_BYTES} are taken"
+        )
+    return body
+
+
+def _finite(data: Any) -> bool:
+    if isinstance(data, float):
+        return math.isfinite(data)
+    if isinstance(data, dict):
+        return all(map(_finite, data.values()))
+    if isinstance(data, list | tuple):
+        return all(map(_finite, data))
+    return True
+
+
+class Event(NamedTuple):
+    """One event as the console reads it. `raw` is its JSON line, exactly as the box stored it."""
+
+    epoch: int
+    stream: Stream
+    seq: int
+    source: str
+    type: str
+    time: int
+    mono: str
+    boot: str
+    synced: bool
+    data: Any
+    raw: bytes
+
+
+def decode_event(line: bytes, *, epoch: int, stream: Stream, seq: int) -> Event:
+    """Read one JSON line that must be event *seq* of *stream* in *epoch*."""
+    try:
+        document = orjson.loads(line)
+        source, kind, data = document["source"], document["type"], document["data"]
+        mono, boot, synced = document["mono"], document["boot"], document["synced"]
+        version, identity, time = document["specversion"], document["id"], document["time"]
+    except orjson.JSONDecodeError as error:
+        raise SegmentError(f"event {seq}: not JSON: {error}") from None
+    except KeyError as error:
+        raise SegmentError(f"event {seq}: {error} is missing") from None
+    except TypeError:
+        raise SegmentError(f"event {seq}: not an object") from None
+    if version != "1.0" or identity != event_id(epoch, stream, seq):
+        raise SegmentError(f"event {seq}: it says CloudEvents {version!r}, id {identity!r}")
+    texts = type(source) is type(kind) is type(mono) is type(boot) is type(time) is str
+    if not texts or type(synced) is not bool:
+        raise SegmentError(f"event {seq}: an attribute is not of its type")
+    return Event(
+        epoch, stream, seq, source, kind, _parse_event_time(time), mono, boot, synced, data, line
+    )
+
+
+def event_id(epoch: int, stream: Stream, seq: int) -> str:
+    """The CloudEvents id: unique for one device, and it sorts nothing; (epoch, seq) does."""
+    return f"{epoch}/{stream}/{seq}"

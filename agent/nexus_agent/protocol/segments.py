@@ -1,0 +1,121 @@
+"""The sealed segment: a run of consecutive events of one stream, compressed and checksummed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import zstandard
+
+from nexus_agent.protocol.events import Event, decode_event
+from nexus_agent.protocol.names import MAX_EPOCH, MAX_SEQUENCE, ProtocolError, SegmentError, Stream
+
+MAX_SEGMENT_BYTES: Final = 16 * 1024 * 1024
+"""Largest decompressed segment that is read: a hostile or damaged one cannot exhaust memory."""
+
+_MAGIC = b"nexus.segment.v1"
+_COMPRESSOR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sealed segment: its header and its payload, zstd frames of JSON lines.
+
+    first and last are sequence numbers, both included; first_time and last_time are the wall times
+    of those two events in ns; crc is CRC-32 (ISO 3309) over header and payload, see `checksum`.
+    """
+
+    stream: Stream
+    epoch: int
+    first: int
+    last: int
+    count: int
+    first_time: int
+    last_time: int
+    crc: int
+    payload: bytes
+
+
+def checksum(
+    *, stream: Stream, epoch: int, first: int, last: int, count: int, payload: bytes
+) -> int:
+    """CRC-32 over the header's text and the payload, so that a swapped header is found too."""
+    header = b"%b %b %d %d %d %d\n" % (_MAGIC, stream.encode(), epoch, first, last, count)
+    return zlib.crc32(payload, zlib.crc32(header))
+
+
+def seal(
+    *, stream: Stream, epoch: int, first: int, tails: Sequence[bytes], times: tuple[int, int]
+) -> Segment:
+    """Give consecutive sequence numbers from *first* on to encoded events and seal them.
+
+    *tails* are what `encode_events` returned, at least one; *times* are the wall times of the first
+    and the last event.
+    """
+    last = first + len(tails) - 1
+    if not tails or first < 1 or last > MAX_SEQUENCE or not 1 <= epoch <= MAX_EPOCH:
+        raise ProtocolError(f"cannot seal {len(tails)} events from {first} on in epoch {epoch}")
+    start = f'{{"specversion":"1.0","id":"{epoch}/{stream}/'.encode()
+    lines = b"\n".join([b"%b%d%b" % (start, first + i, tail) for i, tail in enumerate(tails)])
+    payload = zstandard.ZstdCompressor(level=_COMPRESSOR).compress(lines)
+    count = len(tails)
+    crc = checksum(stream=stream, epoch=epoch, first=first, last=last, count=count, payload=payload)
+    return Segment(stream, epoch, first, last, count, times[0], times[1], crc, payload)
+
+
+def verify(segment: Segment) -> None:
+    """Raise SegmentError unless the CRC fits header and payload."""
+    found = checksum(
+        stream=segment.stream,
+        epoch=segment.epoch,
+        first=segment.first,
+        last=segment.last,
+        count=segment.count,
+        payload=segment.payload,
+    )
+    if found != segment.crc:
+        raise SegmentError(
+            f"segment {segment.stream} {segment.epoch}/{segment.first}-{segment.last}: "
+            f"CRC is {found:08x}, declared {segment.crc:08x}"
+        )
+
+
+def open_segment(segment: Segment) -> list[Event]:
+    """Every event of a segment, or SegmentError: nothing is returned of a damaged one.
+
+    Checks the CRC, bounds the decompressed size, reads across concatenated zstd frames (which
+    python-zstandard's one-shot functions silently do not) and compares count and ids with the
+    header.
+    """
+    verify(segment)
+    lines = _decompress(segment.payload).split(b"\n")
+    declared = segment.last - segment.first + 1
+    if len(lines) != segment.count or declared != segment.count:
+        raise SegmentError(
+            f"segment {segment.stream} {segment.epoch}/{segment.first}-{segment.last}: "
+            f"{len(lines)} events, declared {segment.count}"
+        )
+    return [
+        decode_event(line, epoch=segment.epoch, stream=segment.stream, seq=segment.first + i)
+        for i, line in enumerate(lines)
+    ]
+
+
+def _decompress(payload: bytes) -> bytes:
+    reader = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(
+        payload, read_across_frames=True
+    )
+    try:
+        lines = reader.read(MAX_SEGMENT_BYTES + 1)
+        while len(lines) <= MAX_SEGMENT_BYTES:
+            more = reader.read(MAX_SEGMENT_BYTES + 1 - len(lines))
+            if not more:
+                break
+            lines += more
+    except zstandard.ZstdError as error:
+        raise SegmentError(f"payload is not zstd: {error}") from None
+    if len(lines) > MAX_SEGMENT_BYTES:
+        raise SegmentError(f"payload is larger than {MAX_SEGMENT_BYTES} bytes when decompressed")
+    return lines

@@ -1,0 +1,1 @@
+"""The parts of the reference that come from the code: `python -m nexus_docs` writes them anew."""

@@ -1,0 +1,30 @@
+"""Which files have generated parts, and what they should hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from nexus_docs import asyncapi, configuration, rest
+
+REFERENCE: Final = Path(__file__).resolve().parents[1] / "reference"
+_PART: Final = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+
+
+def pages() -> dict[Path, str]:
+    """Every such file with the text that fits the code; what people wrote in it stays."""
+    openapi = rest.document()
+    protocol = REFERENCE / "asyncapi.yaml"
+    settings = REFERENCE / "configuration.md"
+    return {
+        REFERENCE / "openapi.json": rest.as_json(openapi),
+        REFERENCE / "rest.md": rest.as_page(openapi),
+        protocol: asyncapi.with_schemas(protocol.read_text("utf-8")),
+        settings: _fill(settings.read_text("utf-8"), configuration.tables()),
+    }
+
+
+def _fill(text: str, parts: dict[str, str]) -> str:
+    """Put each part between its marks. KeyError for a mark that no part is for."""
+    return _PART.sub(lambda mark: f"{mark[1]}\n{parts[mark[2]]}\n{mark[3]}", text)
