@@ -136,8 +136,7 @@ def _default(field: FieldInfo) -> str:
 def _table(settings: Iterator[Setting]) -> str:
     rows = []
     for setting in settings:
-        name = f"`{setting.key}`"
-        name += f"<br>`{setting.variable}`"
+        name = f"`{setting.key}`<br>`{setting.variable}`"
         cells = (name, f"{setting.meaning}<br>*{setting.kind}; {setting.default}*")
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     return _HEAD + "".join(rows)
