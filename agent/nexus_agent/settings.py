@@ -7,8 +7,10 @@ key and what would be right; nothing is guessed.
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -101,7 +103,15 @@ def _put(
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise SettingsError(f"{variable}: {part!r} is not a section of the file")
-    table[path[-1]] = value
+    table[path[-1]] = _value(value)
+
+
+def _value(text: str) -> Any:
+    """A list is written as JSON; everything else is text, which the model reads as its type."""
+    if text.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)  # [::1]:8080 is none and stays text
+    return text
 
 
 def _reason(model: type[BaseModel], error: Any) -> str:

@@ -30,10 +30,10 @@ _WORDS: Final = {str: "text", Path: "path", int: "whole number", float: "number"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key. variable: None where a value cannot be written as one (a list)."""
+    """One key and its variable."""
 
     key: str
-    variable: str | None
+    variable: str
     kind: str
     default: str
     meaning: str
@@ -66,10 +66,7 @@ def _setting(model: type[BaseModel], name: str, field: FieldInfo, at: str) -> Se
         raise LookupError(f"{model.__module__}.{model.__name__}.{name} has no docstring below it")
     key = f"{at}{name}"
     variable = PREFIX + key.upper().replace(".", SEPARATOR)
-    is_list = get_origin(field.annotation) is tuple
-    return Setting(
-        key, None if is_list else variable, _kind(field.annotation, field), _default(field), meaning
-    )
+    return Setting(key, variable, _kind(field.annotation, field), _default(field), meaning)
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
@@ -139,9 +136,7 @@ def _default(field: FieldInfo) -> str:
 def _table(settings: Iterator[Setting]) -> str:
     rows = []
     for setting in settings:
-        name = f"`{setting.key}`"
-        if setting.variable is not None:
-            name += f"<br>`{setting.variable}`"
+        name = f"`{setting.key}`<br>`{setting.variable}`"
         cells = (name, f"{setting.meaning}<br>*{setting.kind}; {setting.default}*")
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     return _HEAD + "".join(rows)

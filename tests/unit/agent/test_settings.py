@@ -52,6 +52,13 @@ def test_the_file_wins_over_the_default_and_a_variable_over_the_file(file: Path)
     assert car == Car(engine=Engine(cylinders=6, fuel="diesel"), seats=2)
 
 
+def test_a_variable_may_hold_a_list(file: Path) -> None:
+    file.write_text("engine.cylinders = 4\n")
+    environ = {"NEXUS_ENGINE__FUEL": "[::1]:80", "NEXUS_EXTRAS__A__B": "[1, 2]"}
+    car = load(Car, file, environ)
+    assert (car.engine.fuel, car.extras) == ("[::1]:80", {"a": {"b": [1, 2]}})
+
+
 def test_a_variable_makes_the_section_that_the_file_has_not(file: Path) -> None:
     file.write_text("", "utf-8")
     environ = {"NEXUS_ENGINE__CYLINDERS": "3", "NEXUS_EXTRAS__ROOF__OPEN": "yes"}
