@@ -30,7 +30,7 @@ from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
 from nexus_agent.status.source import QueryError
 from nexus_agent.store import segments
 from nexus_agent.store.database import Database
-from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.outbox import Outbox, StreamStatus
 from nexus_agent.sync.link import Link, LinkState
 
 SCHEMA: Final = 1
@@ -63,6 +63,7 @@ class Reporter:
 
     async def birth(self, session: str) -> Presence:
         """The document that is published on every connection."""
+        waiting = await self._outbox.status()
         return Presence(
             online=True,
             session=session,
@@ -74,6 +75,7 @@ class Reporter:
             epoch=self._outbox.epoch,
             next={stream: self._outbox.position(stream)[1] for stream in Stream},
             released={stream: self._outbox.position(stream)[0] for stream in Stream},
+            oldest=_time(_oldest(waiting)),
             plugins={
                 item.name: str(item.state)
                 for item in self._supervisor.plugins.values()
@@ -85,7 +87,6 @@ class Reporter:
 
     async def status(self) -> dict[str, Any]:
         waiting = await self._outbox.status()
-        oldest = min((s.oldest for s in waiting if s.oldest is not None), default=None)
         link = self.link
         return {
             "v": SCHEMA,
@@ -106,7 +107,7 @@ class Reporter:
             "outbox": {
                 "pending_events": sum(s.pending_events for s in waiting),
                 "pending_bytes": sum(s.pending_bytes for s in waiting),
-                "oldest": _time(oldest),
+                "oldest": _time(_oldest(waiting)),
             },
             "plugins": {name: str(p.state) for name, p in self._supervisor.plugins.items()},
         }
@@ -349,6 +350,11 @@ def _parse_cursor(text: str, streams: list[Stream]) -> dict[Stream, tuple[int, i
         if Stream(match[1]) in streams:
             found[Stream(match[1])] = start
     return found
+
+
+def _oldest(waiting: list[StreamStatus]) -> int | None:
+    """When the oldest event that waits was recorded, ns; None where none waits."""
+    return min((stream.oldest for stream in waiting if stream.oldest is not None), default=None)
 
 
 def _time(nanoseconds: int | None) -> str | None:

@@ -80,6 +80,11 @@ def status_of(row: Row[Any], now: int) -> Status:
     return Status("online", None, row.since)
 
 
+def birth_of(row: Row[Any]) -> Presence | None:
+    """The last birth document of a device's row."""
+    return None if row.birth is None else Presence.model_validate_json(row.birth)
+
+
 def _last_seen(row: Row[Any], presence: Presence, *, retained: bool, received: int) -> int:
     if not retained:
         return received

@@ -147,6 +147,19 @@ async def get(http: httpx.AsyncClient, path: str, **query: Any) -> Any:
     return answer.json()
 
 
+async def test_how_far_back_the_boxs_outbox_reached_is_shown(
+    settings: ConsoleSettings, address: BrokerAddress
+) -> None:
+    told, oldest = "2026-11-23T10:00:00.000000Z", "2026-11-20T08:00:00.000000Z"
+    async with running(settings) as http, box(address) as sender:
+        await log_in(http, settings)
+        await sender.send(presence(**{**BIRTH, "time": told, "oldest": oldest}))
+        await sender.send(message(run(1, 1)))
+        await sender.ack()
+        shown = await get(http, f"/devices/{DEVICE}/delivery")
+        assert shown["outbox"] == {"told": told, "oldest": oldest}
+
+
 async def test_what_a_box_sends_is_acknowledged_and_shown(
     settings: ConsoleSettings, address: BrokerAddress
 ) -> None:

@@ -35,8 +35,10 @@ class Presence(_Document):
     """`up/presence`, retained: the birth document, the clean farewell or the broker's will.
 
     The will holds `online` and `session` only. `interval` is the longest silence in seconds that
-    an online box allows itself. `next` has the next sequence of each stream in `epoch`; `closed`
-    the last sequence of each stream in every epoch that ended.
+    an online box allows itself. `session` is new with every connection. `next` has the next
+    sequence of each stream in `epoch`, `released` the last one that was acknowledged, so that the
+    box will not send it again by itself; `oldest` is when the oldest event that waits was recorded;
+    `closed` has the last sequence of each stream in every epoch that ended.
     """
 
     v: Literal[1] = 1
@@ -51,6 +53,7 @@ class Presence(_Document):
     epoch: Epoch | None = None
     next: dict[Stream, int] | None = None
     released: dict[Stream, int] | None = None
+    oldest: str | None = None
     closed: dict[int, dict[Stream, int]] | None = None
     plugins: dict[str, str] | None = None
 

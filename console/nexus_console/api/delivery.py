@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from nexus_agent.protocol import Stream
 from nexus_console.api.access import DeviceDep, ServicesDep
 from nexus_console.lanes import lane_states
+from nexus_console.presence import birth_of
 
 router = APIRouter(tags=["delivery"])
 
@@ -47,7 +48,18 @@ class StreamDelivery(BaseModel):
     closed: bool
 
 
+class Outbox(BaseModel):
+    """What the box said of its outbox when it last introduced itself.
+
+    told: when it said so; oldest: when the oldest event that waited had been recorded.
+    """
+
+    told: str | None
+    oldest: str | None
+
+
 class Delivery(BaseModel):
+    outbox: Outbox
     streams: list[StreamDelivery]
 
 
@@ -56,7 +68,12 @@ def show_delivery(device: DeviceDep, services: ServicesDep) -> Delivery:
     """Every (epoch, stream) of a box."""
     with services.database.read() as connection:
         lanes = lane_states(connection, device.id)
+    birth = birth_of(device)
     return Delivery(
+        outbox=Outbox(
+            told=birth.time if birth else None,
+            oldest=birth.oldest if birth else None,
+        ),
         streams=[
             StreamDelivery(
                 epoch=lane.epoch,
@@ -71,5 +88,5 @@ def show_delivery(device: DeviceDep, services: ServicesDep) -> Delivery:
                 closed=lane.closed,
             )
             for lane in lanes
-        ]
+        ],
     )

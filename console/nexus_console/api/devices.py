@@ -9,11 +9,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import Connection, Row, select
 
-from nexus_agent.protocol import Presence, format_time
+from nexus_agent.protocol import format_time
 from nexus_console.api.access import DeviceDep, ServicesDep, UserDep
 from nexus_console.db.models import devices, events
 from nexus_console.ingest import now_ns
-from nexus_console.presence import status_of
+from nexus_console.presence import birth_of, status_of
 
 router = APIRouter(tags=["devices"])
 
@@ -70,7 +70,7 @@ def show_device(device: DeviceDep, services: ServicesDep) -> DeviceDetail:
 
 def _summary(row: Row[Any], now: int) -> dict[str, Any]:
     status = status_of(row, now)
-    birth = _birth(row)
+    birth = birth_of(row)
     return {
         "id": row.name,
         "status": status.status,
@@ -84,10 +84,6 @@ def _summary(row: Row[Any], now: int) -> dict[str, Any]:
         "session": row.session,
         "epoch": birth.epoch if birth else None,
     }
-
-
-def _birth(row: Row[Any]) -> Presence | None:
-    return None if row.birth is None else Presence.model_validate_json(row.birth)
 
 
 def _newest(connection: Connection, device_id: int, event_type: str) -> dict[str, Any] | None:
@@ -104,7 +100,7 @@ def _newest(connection: Connection, device_id: int, event_type: str) -> dict[str
 
 def _plugins(connection: Connection, device: Row[Any]) -> dict[str, str]:
     """State by plugin: what the birth document says, and what has changed since it came."""
-    birth = _birth(device)
+    birth = birth_of(device)
     states = dict(birth.plugins or {}) if birth else {}
     born = device.born or 0
     for row in sorted(

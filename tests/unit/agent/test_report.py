@@ -357,4 +357,6 @@ async def test_the_birth_document_says_where_numbering_stands(box: Box) -> None:
     birth = await box.reporter.birth("session-1")
     assert (birth.online, birth.session, birth.epoch) == (True, "session-1", 1)
     assert birth.next == dict.fromkeys(Stream, 1) | {Stream.EVENT: 3}
+    assert birth.released == dict.fromkeys(Stream, 0)
+    assert birth.oldest is not None
     assert birth.plugins == {"lamp": "disabled"}

@@ -1,12 +1,12 @@
 import { clock } from "./clock.svelte";
 import type {
   Command,
+  Delivery,
   Device,
   DeviceDetail,
   NexusEvent,
   Series,
   Session,
-  StreamDelivery,
 } from "./types";
 
 const ROOT = "/api/v1";
@@ -79,8 +79,7 @@ export const api = {
     call<{ series: Series[]; truncated: boolean }>(
       box(id, "/series", { type: "telemetry.pid", ...query }),
     ),
-  delivery: async (id: string) =>
-    (await call<{ streams: StreamDelivery[] }>(box(id, "/delivery"))).streams,
+  delivery: (id: string) => call<Delivery>(box(id, "/delivery")),
   commands: async (id: string) =>
     (await call<{ commands: Command[] }>(box(id, "/commands", { limit: 5 }))).commands,
   command: (id: string, name: string) => call<Command>(box(id, "/commands"), { name }),

@@ -85,6 +85,11 @@ export interface StreamDelivery {
   closed: boolean;
 }
 
+export interface Delivery {
+  outbox: { told: string | null; oldest: string | null };
+  streams: StreamDelivery[];
+}
+
 export type CommandState =
   | "queued"
   | "accepted"
