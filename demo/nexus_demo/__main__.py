@@ -53,9 +53,9 @@ def _introduce(fleet: Fleet) -> None:
     api_v1 = f"{fleet.address}/api/v1"
     print(
         f"""
-Console   {fleet.address}
-User      {USER}
-Password  {fleet.password}   (made for this run)
+In a browser  {fleet.address}
+User          {USER}
+Password      {fleet.password}   (made for this run)
 
 At a box, with no console and no network:
   {nexus} --socket {box.socket} status
