@@ -31,7 +31,7 @@ def load(name: str) -> type[Plugin[Any]]:
         raise DiscoveryError(f"no plugin {name!r} is installed; {hint}")
     try:
         plugin = entries[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A module may raise anything while it is imported, and it is somebody else's.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DiscoveryError(f"plugin {name!r} does not load: {reason}") from error

@@ -175,7 +175,11 @@ class Commander:
             step = CommandResult(
                 id=command.id, name=command.name, state=CommandState.RUNNING, progress=text
             )
-            self._outbox.hand_over(SOURCE, RESULT, _data(step), Stream.EVENT)
+            try:
+                self._outbox.hand_over(SOURCE, RESULT, _data(step), Stream.EVENT)
+            except EmitError as error:
+                # A step that nobody hears of is no failure of what the command does.
+                log.warning("progress_untold", id=command.id, error=str(error))
 
         try:
             arguments = _arguments(spec, command)

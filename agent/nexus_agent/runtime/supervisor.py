@@ -1,7 +1,7 @@
 """The supervisor: runs every plugin in a task of its own, restarts it, and says how it is.
 
-A plugin never takes down the agent or its neighbours: this module's `_run_once` is the one place
-where any exception is caught.
+A plugin never takes down the agent or its neighbours: `_run_once` and `invoke` catch whatever it
+raises, SystemExit too.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Supervisor:
             return await handler(args, progress)
         except PluginError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.warning("command_failed", command=name, error=_words(error), exc_info=error)
             raise PluginError(f"{name} broke: {_words(error)}") from error
 

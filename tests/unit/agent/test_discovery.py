@@ -57,6 +57,7 @@ def test_an_unknown_name_gets_a_suggestion(install: Path, name: str, hint: str) 
         ("class Lamb: ...", "does not load: AttributeError: "),
         ("class Lamp(", "does not load: SyntaxError: "),
         ("1 / 0", "does not load: ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "does not load: SystemExit: 3"),
         ("raise ValueError('two\\nlines')", "does not load: ValueError: two lines"),
         ("class Lamp: ...", "lamp_plugin:Lamp is not a Plugin class"),
         ("Lamp = 3", "lamp_plugin:Lamp is not a Plugin class"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from nexus_agent.protocol import (
 )
 from nexus_agent.store import journal
 from nexus_agent.store.database import Database
-from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.outbox import BUFFER_BYTES, Outbox
 
 DEVICE = "box-1"
 
@@ -41,6 +41,7 @@ class Runner:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.hold = asyncio.Event()
+        self.before_progress: Callable[[], None] = lambda: None
 
     def find(self, name: str) -> CommandSpec | None:
         known: dict[str, tuple[type[BaseModel], Safety, float]] = {
@@ -50,6 +51,7 @@ class Runner:
             "obd.slow": (NoArgs, Safety.READ, 0.05),
             "obd.hang": (NoArgs, Safety.READ, 60.0),
             "obd.odd": (NoArgs, Safety.READ, 5.0),
+            "obd.flood": (NoArgs, Safety.READ, 5.0),
         }
         if name not in known:
             return None
@@ -62,6 +64,7 @@ class Runner:
             raise PluginError("the adapter is silent")
         if name in {"obd.slow", "obd.hang"}:
             await self.hold.wait()
+        self.before_progress()
         progress("reading")
         return object() if name == "obd.odd" else {"args": args.model_dump()}
 
@@ -135,6 +138,21 @@ async def test_a_command_is_accepted_run_and_answered(state_dir: Path) -> None:
         assert await box.states(4) == [ACCEPTED, RUNNING, RUNNING, SUCCEEDED]
         last = (await box.told())[-1]
         assert last.result == {"args": {"depth": 2}}
+
+
+async def test_a_progress_that_cannot_be_written_does_not_fail_the_command(
+    state_dir: Path,
+) -> None:
+    async with stage(state_dir) as box:
+
+        def fill() -> None:
+            large = "x" * 200_000
+            for _ in range(BUFFER_BYTES // len(large) + 1):
+                box.outbox.hand_over("test", "a.b", large, Stream.TELEMETRY)
+
+        box.runner.before_progress = fill
+        box.send(make("obd.flood"))
+        assert await box.states(3) == [ACCEPTED, RUNNING, SUCCEEDED]
 
 
 async def test_a_repeat_is_not_done_again_and_gets_the_stored_result(state_dir: Path) -> None:

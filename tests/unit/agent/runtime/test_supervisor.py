@@ -64,6 +64,11 @@ class Good(Plugin[Settings]):
         """Break."""
         raise ZeroDivisionError("no")
 
+    @command()
+    async def leave(self, args: NoArgs, progress: Progress) -> None:
+        """Exit, as a program would."""
+        raise SystemExit(3)
+
 
 class Failing(Plugin[Settings]):
     name = "failing"
@@ -212,6 +217,14 @@ async def test_a_command_that_breaks_breaks_nothing_else() -> None:
         await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
         with pytest.raises(PluginError, match="ZeroDivisionError"):
             await stage.supervisor.invoke("good.stumble", NoArgs(), print)
+        assert stage.state("good") is PluginState.RUNNING
+
+
+async def test_a_command_that_exits_ends_neither_plugin_nor_agent() -> None:
+    async with supervised(Good) as stage:
+        await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
+        with pytest.raises(PluginError, match="SystemExit"):
+            await stage.supervisor.invoke("good.leave", NoArgs(), print)
         assert stage.state("good") is PluginState.RUNNING
 
 
