@@ -66,6 +66,74 @@ class SafetySection(Section):
     """Classes of commands that may be done on this box when the console asks."""
 
 
+Megabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Hours = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TimeToLive(Section):
+    """What `[outbox.ttl_hours]` takes: when events that could not be delivered are given up.
+
+    Only a synchronised clock may say that an event is too old. Each drop is declared to the
+    console. 0 is never.
+    """
+
+    alert: Hours = 0.0
+    """Hours after which an undelivered alert is dropped; 0 is never."""
+    event: Hours = 0.0
+    """The same for events."""
+    telemetry: Hours = 0.0
+    """The same for telemetry."""
+    log: Hours = 336.0
+    """The same for logs."""
+
+    def of(self, stream: protocol.Stream) -> float:
+        hours: float = getattr(self, stream)
+        return hours
+
+
+class OutboxSection(Section):
+    """What `[outbox]` takes."""
+
+    quota_mb: Annotated[float, Field(ge=16, allow_inf_nan=False)] = 1024.0
+    """Megabytes that the database, its write-ahead log and the reserve may take together. When they
+    are used up, history goes first, then logs, telemetry, events and, last, alerts, each oldest
+    first; what was not delivered yet is declared to the console."""
+    emit_deadline_s: Annotated[float, Field(ge=0.1, le=600)] = 10.0
+    """Seconds that a plugin waits for a disk that does not take its event, before it is told."""
+    ttl_hours: TimeToLive = Field(default_factory=TimeToLive)
+
+
+class TrafficBudget(Section):
+    """Megabytes that may be sent; 0 is no limit. Alerts are counted and never held back."""
+
+    total: Megabytes = 0.0
+    """Megabytes of all streams together; 0 is no limit. Alerts are counted and never held back."""
+    event: Megabytes = 0.0
+    """Megabytes of events; 0 is no limit."""
+    telemetry: Megabytes = 0.0
+    """Megabytes of telemetry; 0 is no limit."""
+    log: Megabytes = 0.0
+    """Megabytes of logs; 0 is no limit."""
+
+    def of(self, stream: protocol.Stream) -> float:
+        """The stream's own limit in megabytes, 0 for none; alerts have none."""
+        return float(getattr(self, stream, 0.0))
+
+
+class LinkSection(Section):
+    """What `[link]` takes: how the line may be used. Everything waits safely meanwhile."""
+
+    metered: bool = False
+    """The line is paid by volume: only alerts are sent."""
+    quiet_hours: tuple[
+        Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")], ...
+    ] = ()
+    """Times of day in which only alerts are sent, in the box's own time zone, such as `08:00-12:00`
+    or `22:00-06:00`."""
+    day_mb: TrafficBudget = Field(default_factory=TrafficBudget)
+    month_mb: TrafficBudget = Field(default_factory=TrafficBudget)
+
+
 class HistorySection(Section):
     """What `[history]` takes: how long delivered events stay on the box for people here."""
 
@@ -84,6 +152,8 @@ class AgentConfig(Section):
     privacy: PrivacySection = Field(default_factory=PrivacySection)
     safety: SafetySection = Field(default_factory=SafetySection)
     history: HistorySection = Field(default_factory=HistorySection)
+    outbox: OutboxSection = Field(default_factory=OutboxSection)
+    link: LinkSection = Field(default_factory=LinkSection)
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Which = Literal["agent", "console"]
 
-HEADS: Final[dict[Which, str]] = {"agent": "0001", "console": "0001"}
+HEADS: Final[dict[Which, str]] = {"agent": "0002", "console": "0002"}
 """Newest revision of each; a test compares them with Alembic's own view of the scripts."""
 
 

@@ -12,10 +12,12 @@ stored on the box are the bytes that travel.
 from __future__ import annotations
 
 from nexus_agent.protocol.documents import (
+    MAX_WANTED,
     Ack,
     Command,
     CommandResult,
     CommandState,
+    Loss,
     Presence,
     Signed,
 )
@@ -78,6 +80,7 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "MAX_SEGMENT_BYTES",
     "MAX_SEQUENCE",
+    "MAX_WANTED",
     "PROPERTY_ENCODING",
     "PROPERTY_EPOCH",
     "PROPERTY_MAC",
@@ -89,6 +92,7 @@ __all__ = [
     "CommandResult",
     "CommandState",
     "Event",
+    "Loss",
     "Presence",
     "ProtocolError",
     "Quality",

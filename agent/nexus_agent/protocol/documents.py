@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nexus_agent.protocol.names import EVENT_TYPE, MAX_EPOCH, MAX_SEQUENCE, ProtocolError, Stream
 
 Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCH)]
 Sequence0 = Annotated[int, Field(ge=0, le=MAX_SEQUENCE)]
+Sequence1 = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
+
+MAX_WANTED: Final = 64
+"""Ranges that one acknowledgement may ask for again."""
 
 
 class _Document(BaseModel):
@@ -38,7 +42,10 @@ class Presence(_Document):
     an online box allows itself. `session` is new with every connection. `next` has the next
     sequence of each stream in `epoch`, `released` the last one that was acknowledged, so that the
     box will not send it again by itself; `oldest` is when the oldest event that waits was recorded;
-    `closed` has the last sequence of each stream in every epoch that ended.
+    `closed` has the last sequence of each stream in the epochs that ended, the newest few.
+    `time`, `mono` and `synced` are one moment by the box's clocks, as events have them: with it the
+    console can tell how far a box's clock is off. `storage` says why the box cannot write at the
+    moment; it is absent where all is well.
     """
 
     v: Literal[1] = 1
@@ -46,6 +53,8 @@ class Presence(_Document):
     session: str = Field(min_length=1, max_length=64)
     reason: str | None = None
     time: str | None = None
+    mono: str | None = None
+    synced: bool | None = None
     agent: str | None = None
     boot: str | None = None
     hostname: str | None = None
@@ -56,10 +65,22 @@ class Presence(_Document):
     oldest: str | None = None
     closed: dict[int, dict[Stream, int]] | None = None
     plugins: dict[str, str] | None = None
+    storage: str | None = None
+
+
+Range = tuple[Sequence1, Sequence1]
+"""First and last sequence, both included."""
 
 
 class Ack(_Document):
     """`down/ack`: everything up to and including `seq` is committed in the console.
+
+    `want` are ranges that the box has released and the console does not have (it is new, or was
+    restored from a backup): the box sends them again from its history and declares the rest lost.
+
+    `renew` orders a new epoch and says why: the console has other content under this epoch's
+    numbers (a cloned or restored disk). The new one is above `above` as well. Only a box whose open
+    epoch is `epoch` obeys; what waits under the old numbers stays under them.
 
     `mac` is the HMAC under the device's key, from enrolment on.
     """
@@ -68,7 +89,32 @@ class Ack(_Document):
     epoch: Epoch
     stream: Stream
     seq: Sequence0
+    want: Annotated[list[Range], Field(max_length=MAX_WANTED)] = []
+    renew: str | None = None
+    above: Epoch | None = None
     mac: str | None = None
+
+
+class Loss(_Document):
+    """`data` of a `delivery.loss` event on the `alert` stream: what the box will never send.
+
+    first and last are both included; first_time and last_time (RFC 3339) are the wall times of the
+    first and the last event where the box still knows them; cause is for people.
+    """
+
+    stream: Stream
+    epoch: Epoch
+    first: Sequence1
+    last: Sequence1
+    first_time: str | None = None
+    last_time: str | None = None
+    cause: str = "not stated"
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Loss:
+        if self.first > self.last:
+            raise ValueError("first is after last")
+        return self
 
 
 class Command(_Document):

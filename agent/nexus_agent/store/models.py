@@ -35,6 +35,8 @@ class _SegmentTable(Base):
     last_time: Mapped[int] = mapped_column(BigInteger)
     crc: Mapped[int] = mapped_column(BigInteger)
     payload: Mapped[bytes] = mapped_column(LargeBinary)
+    synced: Mapped[int] = mapped_column(Integer, server_default="0")
+    """1 where the clock was synchronised for every event: only then its times prove an age."""
 
 
 class AlertSegment(_SegmentTable):
@@ -73,6 +75,34 @@ class PositionRow(Base):
     stream: Mapped[str] = mapped_column(Text, primary_key=True)
     acknowledged: Mapped[int] = mapped_column(Integer)
     final: Mapped[int | None] = mapped_column(Integer)
+
+
+class LossRow(Base):
+    """The loss ledger: what was promised and will never be sent, written before it is dropped."""
+
+    __tablename__ = "loss"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    stream: Mapped[str] = mapped_column(Text)
+    epoch: Mapped[int] = mapped_column(Integer)
+    first: Mapped[int] = mapped_column(Integer)
+    last: Mapped[int] = mapped_column(Integer)
+    first_time: Mapped[int | None] = mapped_column(BigInteger)
+    last_time: Mapped[int | None] = mapped_column(BigInteger)
+    cause: Mapped[str] = mapped_column(Text)
+    reported: Mapped[int | None] = mapped_column(Integer)
+    """Row id (epoch << 44 | sequence) of the `delivery.loss` event that tells of it."""
+
+
+class TrafficRow(Base):
+    """Bytes handed to the broker, by day of the box's own time zone and stream."""
+
+    __tablename__ = "traffic"
+
+    day: Mapped[str] = mapped_column(Text, primary_key=True)
+    """YYYY-MM-DD"""
+    stream: Mapped[str] = mapped_column(Text, primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class StateRow(Base):

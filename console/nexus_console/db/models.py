@@ -12,8 +12,8 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -36,6 +36,9 @@ metadata = MetaData(
 )
 
 STREAM_CODES: Final = {Stream.ALERT: 0, Stream.EVENT: 1, Stream.TELEMETRY: 2, Stream.LOG: 3}
+CLOCKS: Final = ("synced", "unsynced", "retimed", "unknown")
+"""What an event's time is worth, by its code: by a synchronised clock of the box; by one that was
+not, and was right as far as is known; set right here; or nobody knows how far it is off."""
 STREAMS: Final = {code: stream for stream, code in STREAM_CODES.items()}
 
 devices = Table(
@@ -73,6 +76,10 @@ streams = Table(
     Column("undecodable", BigInteger, nullable=False),
     # The last sequence of an epoch that the box has ended; NULL while it is open.
     Column("closed", BigInteger),
+    # The last sequence that today's box is known to have sealed: what its last new session's birth
+    # said, or what came since. Below the high-water mark the disk was cloned or restored, and the
+    # box must not be told of more than this.
+    Column("sealed", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("device_id", "epoch", "stream"),
 )
 
@@ -95,10 +102,14 @@ losses = Table(
     Column("last", BigInteger, nullable=False),
     Column("cause", Text, nullable=False),
     Column("received", BigInteger, nullable=False),
+    # When the first and the last of them were recorded, where the box still knew.
+    Column("first_time", BigInteger),
+    Column("last_time", BigInteger),
     sqlite_with_rowid=False,
 )
 
-# The CRC of each segment taken in: other content under the same numbers is found by it.
+# The CRC of each segment taken in and where its events are: other content under the same numbers
+# is found by it.
 segments = Table(
     "segments",
     metadata,
@@ -106,6 +117,10 @@ segments = Table(
     Column("first", BigInteger, primary_key=True, autoincrement=False),
     Column("last", BigInteger, primary_key=True, autoincrement=False),
     Column("crc", BigInteger, nullable=False),
+    # Its events that were new are at `position` and behind it, without a gap; NULL if none was.
+    Column("position", BigInteger),
+    # The newest time of its events, for retention; 0 where nobody noted it.
+    Column("last_time", BigInteger, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
@@ -153,11 +168,114 @@ events = Table(
     Column("type", Text, nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("received", BigInteger, nullable=False),
+    # What `time` is worth: one of CLOCKS.
+    Column("clock", SmallInteger, nullable=False, server_default="1"),
     # The event's JSON line exactly as the box stored it.
     Column("line", Text, nullable=False),
-    Index(None, "device_id", "type", "position"),
-    Index(None, "device_id", "type", "time"),
     sqlite_with_rowid=False,
+)
+
+# Where the events of a type are: a row for a run of them in one segment, or in several small ones.
+# Positions between `first` and `last` may hold other types too. It costs a row a segment where an
+# index would cost one an event.
+type_spans = Table(
+    "type_spans",
+    metadata,
+    Column("device_id", Integer, primary_key=True, autoincrement=False),
+    Column("type", Text, primary_key=True),
+    Column("stream", SmallInteger, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    # The oldest and the newest of their times.
+    Column("first_time", BigInteger, nullable=False),
+    Column("last_time", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# How far the clock of one boot of a box is known: true wall time = monotonic time + offset, in ns.
+boots = Table(
+    "boots",
+    metadata,
+    Column("device_id", ForeignKey("devices.id"), primary_key=True),
+    Column("boot", String(64), primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+    # `synced`: the box's clock was synchronised; `received`: by when its birth arrived here.
+    Column("basis", String(16), nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Events of an unsynchronised clock whose boot's offset is not known yet: to be re-timed once it is.
+untimed = Table(
+    "untimed",
+    metadata,
+    Column("device_id", Integer, primary_key=True, autoincrement=False),
+    Column("boot", String(64), primary_key=True),
+    Column("stream", SmallInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    # Monotonic time, ns.
+    Column("mono", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What the console found out about a box's delivery and people should know: a new epoch was ordered,
+# the clock was wrong, a range was asked for again. `count` of the same kind and text in a row.
+remarks = Table(
+    "remarks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device_id", ForeignKey("devices.id"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+)
+
+# One curve: readings of one name. An empty text stands for what is not stated, because NULL would
+# not be unique.
+series = Table(
+    "series",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device_id", ForeignKey("devices.id"), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("ecu", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    UniqueConstraint("device_id", "type", "name", "ecu", "unit"),
+)
+
+
+def _rollup(name: str) -> Table:
+    """Readings of one period that begins at `start`; what is no number is counted only."""
+    return Table(
+        name,
+        metadata,
+        Column("series_id", ForeignKey("series.id"), primary_key=True),
+        Column("start", BigInteger, primary_key=True, autoincrement=False),
+        # Numbers of quality ok, and what became of the others.
+        Column("ok", BigInteger, nullable=False),
+        Column("absent", BigInteger, nullable=False),
+        Column("refused", BigInteger, nullable=False),
+        Column("malformed", BigInteger, nullable=False),
+        Column("minimum", Double),
+        Column("maximum", Double),
+        Column("total", Double),
+        sqlite_with_rowid=False,
+    )
+
+
+series_minute = _rollup("series_minute")
+series_hour = _rollup("series_hour")
+
+# How far a device's events have been rolled up: everything at or below `position`.
+rollup_marks = Table(
+    "rollup_marks",
+    metadata,
+    Column("device_id", ForeignKey("devices.id"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
 )
 
 commands = Table(
