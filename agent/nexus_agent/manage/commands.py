@@ -27,8 +27,9 @@ from nexus_agent.protocol import (
     parse_time,
 )
 from nexus_agent.store import journal
+from nexus_agent.store.buffer import Also
 from nexus_agent.store.database import StoreError
-from nexus_agent.store.outbox import Also, Outbox
+from nexus_agent.store.outbox import Outbox
 
 log = structlog.get_logger("commands")
 

@@ -3,14 +3,16 @@
 `emit` returns after the commit that holds the event: from then on it is promised (DESIGN section
 2). Events that arrive within a stream's commit window share one segment and one fsync. One sealer
 assigns the sequence numbers, so that the order of segments is the order of `emit`.
+
+An *edge* is a row id, epoch << 44 | sequence; see `nexus_agent.store.positions`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -19,58 +21,34 @@ import structlog
 from nexus_agent.clock import Clock
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import (
-    MAX_SEQUENCE,
+    MAX_EPOCH,
     Ack,
     ProtocolError,
     Segment,
+    SegmentError,
     Stream,
     encode_events,
     seal,
+    verify,
 )
-from nexus_agent.store import segments
+from nexus_agent.store import ledger, positions, segments
+from nexus_agent.store.buffer import SEGMENT_BYTES, SEGMENT_EVENTS, Also, Batch, Buffer
 from nexus_agent.store.database import Database, StoreError
+from nexus_agent.store.positions import Positions
 
 log = structlog.get_logger("outbox")
-
-WINDOW_S: Final = {
-    Stream.ALERT: 0.002,
-    Stream.EVENT: 0.002,
-    Stream.TELEMETRY: 1.0,
-    Stream.LOG: 1.0,
-}
-"""How long the first event of a segment waits for company."""
-
-SEGMENT_EVENTS: Final = 1000
-SEGMENT_BYTES: Final = 512 * 1024
-"""A segment is sealed at once when it has this many events or bytes before compression."""
-
-BUFFER_BYTES: Final = 8 * 1024 * 1024
-"""Bytes not yet committed above which `emit` waits and a hand-over is refused."""
 
 COMMIT_DEADLINE_S: Final = 10.0
 """How long a failing commit is tried again before those who wait for it are told."""
 _RETRY_S: Final = 0.2
 
-Also = Callable[[sqlite3.Connection], object]
-"""Work that must be committed in the very transaction that commits an event."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Events of one stream that will be committed together."""
-
-    stream: Stream
-    due: float
-    done: asyncio.Future[None]
-    tails: list[bytes] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    also: list[Also] = field(default_factory=list)
-    size: int = 0
-
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What waits in one stream. oldest: wall time (ns) of the oldest event that waits, or None."""
+    """What waits in one stream. oldest: wall time (ns) of the oldest event that waits, or None.
+
+    next and acknowledged are sequences of the open epoch; what waits is of every epoch.
+    """
 
     stream: Stream
     next: int
@@ -81,50 +59,58 @@ class StreamStatus:
     oldest: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class StorageStatus:
+    """Bytes of database, write-ahead log and reserve, and their limit.
+
+    trouble: why nothing can be written at the moment, None where all is well; since: wall time (ns)
+    when it began; refused_events: how many events were not taken since the start, for any reason.
+    """
+
+    used_bytes: int
+    quota_bytes: int
+    trouble: str | None
+    since: int | None
+    refused_events: int = 0
+
+
 class Outbox:
     """Call `open`, then keep `run` running; everything else may be called at any time."""
 
-    def __init__(self, database: Database, device: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        device: str,
+        clock: Clock,
+        *,
+        deadline_s: float = COMMIT_DEADLINE_S,
+    ) -> None:
         self._database = database
         self._device = device
         self._clock = clock
-        self._batches: dict[Stream, _Batch] = {}
-        self._buffered = 0
-        self._work = asyncio.Event()
-        self._space = asyncio.Event()
-        self._space.set()
+        self._deadline_s = deadline_s
+        self._buffer = Buffer()
         self._closing = False
-        self._next = dict.fromkeys(Stream, 1)
-        self._acknowledged = dict.fromkeys(Stream, 0)
+        self._sealing = asyncio.Lock()
+        self._at = Positions(epoch=0)
         self._listeners: list[Callable[[Segment], None]] = []
-        self.epoch = 0
         self.refused_acknowledgements = 0
 
     async def open(self) -> None:
         """Read where every stream stands. A new database begins with epoch 1."""
         opened = self._clock.stamp().wall
-        self.epoch, newest = await self._database.run(lambda c: self._load(c, opened))
-        self._clock.raise_floor(newest)
+        self._at = await self._database.run(lambda c: positions.load(c, opened))
+        self._clock.raise_floor(self._at.newest_time)
 
-    def _load(self, connection: sqlite3.Connection, opened: int) -> tuple[int, int]:
-        row = connection.execute("SELECT max(number) FROM epoch").fetchone()
-        epoch: int = row[0] or 1
-        if row[0] is None:
-            connection.execute("INSERT INTO epoch VALUES (?,?,?)", (epoch, opened, "first start"))
-        newest = 0
-        for stream in Stream:
-            found = connection.execute(
-                "SELECT acknowledged FROM position WHERE epoch=? AND stream=?", (epoch, stream)
-            ).fetchone()
-            acknowledged = found[0] if found else 0
-            last = connection.execute(
-                segments.LAST[stream],
-                (segments.row_id(epoch, 1), segments.row_id(epoch, MAX_SEQUENCE)),
-            ).fetchone()
-            self._acknowledged[stream] = acknowledged
-            self._next[stream] = max(acknowledged, last[1] if last else 0) + 1
-            newest = max(newest, last[2] if last else 0)
-        return epoch, newest
+    @property
+    def epoch(self) -> int:
+        """The open epoch."""
+        return self._at.epoch
+
+    @property
+    def positions(self) -> Positions:
+        """Where every stream of every epoch stands; to be read only."""
+        return self._at
 
     # -- in ----------------------------------------------------------------------------------
 
@@ -138,92 +124,61 @@ class Outbox:
     ) -> None:
         """Return once the (type, data) pairs, and what *also* writes, are durable.
 
-        Raises EmitError when they could not be made so: then none of it is promised, and *also*
-        left no trace. Raises ProtocolError for what is not an event; then nothing is taken.
+        *also* is written with the last of them. Raises EmitError when they could not be made so:
+        then none of what it names is promised, and *also* left no trace. Raises ProtocolError for
+        what is not an event; then nothing is taken.
         """
-        tails, wall = self._encode(source, events)
-        while self._buffered >= BUFFER_BYTES:
-            self._space.clear()
-            await self._space.wait()
-        batch = self._add(stream, tails, wall, also)
-        await asyncio.shield(batch.done)
+        tails, stamp = self._encode(source, events)
+        batches: list[Batch] = []
+        for part in _parts(tails):
+            await self._buffer.space()
+            batch = self._add(stream, part, stamp)
+            batch.promised += len(part)
+            if not batches or batches[-1] is not batch:
+                batches.append(batch)
+        if also is not None:
+            batches[-1].also.append(also)
+        for batch in batches:
+            await asyncio.shield(batch.done)
 
     def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None:
         """Take one event without a promise. EmitError when too much waits to be committed."""
-        if self._buffered >= BUFFER_BYTES:
+        if not self._buffer.has_space:
             raise EmitError("the box cannot write events as fast as they come; this one is dropped")
-        tails, wall = self._encode(source, [(event_type, data)])
-        self._add(stream, tails, wall, None)
+        tails, stamp = self._encode(source, [(event_type, data)])
+        self._add(stream, tails, stamp)
 
-    def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], int]:
+    def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], Any]:
         stamp = self._clock.stamp()
         tails = encode_events(device=self._device, source=source, stamp=stamp, events=events)
         if not tails:
             raise ProtocolError("no event was given")
-        return tails, stamp.wall
+        return tails, stamp
 
-    def _add(self, stream: Stream, tails: list[bytes], wall: int, also: Also | None) -> _Batch:
+    def _add(self, stream: Stream, tails: Sequence[bytes], stamp: Any) -> Batch:
         if self._closing:
             raise EmitError("the agent is stopping; the event is not taken")
-        batch = self._batches.get(stream)
-        if batch is None:
-            loop = asyncio.get_running_loop()
-            batch = _Batch(stream, loop.time() + WINDOW_S[stream], loop.create_future())
-            # Nobody may be waiting for it, and its failure is logged where it happens.
-            batch.done.add_done_callback(_retrieve)
-            self._batches[stream] = batch
-            self._work.set()
-        size = sum(map(len, tails))
-        batch.tails += tails
-        batch.times += [wall] * len(tails)
-        batch.size += size
-        self._buffered += size
-        if also is not None:
-            batch.also.append(also)
-        if len(batch.tails) >= SEGMENT_EVENTS or batch.size >= SEGMENT_BYTES:
-            self._work.set()
-        return batch
+        return self._buffer.add(stream, tails, stamp.wall, synced=stamp.synced)
 
     # -- sealing -----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Seal and commit batches as they fall due, until `close`."""
-        while not self._closing or self._batches:
-            self._work.clear()
-            due = self._take_due()
+        while not self._closing or self._buffer:
+            due = self._buffer.take(everything=self._closing)
             if due:
                 await self._commit(due)
-            elif self._batches:
-                await self._until(min(batch.due for batch in self._batches.values()))
             else:
-                await self._work.wait()
+                await self._buffer.until_due()
 
-    def _take_due(self) -> list[_Batch]:
-        now = asyncio.get_running_loop().time()
-        due = [
-            batch
-            for batch in self._batches.values()
-            if self._closing
-            or batch.due <= now
-            or len(batch.tails) >= SEGMENT_EVENTS
-            or batch.size >= SEGMENT_BYTES
-        ]
-        for batch in due:
-            del self._batches[batch.stream]
-        return due
-
-    async def _until(self, moment: float) -> None:
-        try:
-            async with asyncio.timeout_at(moment):
-                await self._work.wait()
-        except TimeoutError:
-            return
-
-    async def _commit(self, batches: list[_Batch]) -> None:
-        deadline = asyncio.get_running_loop().time() + COMMIT_DEADLINE_S
+    async def _commit(self, batches: list[Batch]) -> None:
+        deadline = asyncio.get_running_loop().time() + self._deadline_s
         while True:
             try:
-                sealed = await self._database.run(lambda c: self._write(c, batches))
+                async with self._sealing:
+                    sealed = await self._database.run(lambda c: self._write(c, batches))
+                    for segment in sealed:
+                        self._at.next[segment.stream] = segment.last + 1
                 break
             except StoreError as error:
                 if asyncio.get_running_loop().time() > deadline or self._closing:
@@ -231,44 +186,37 @@ class Outbox:
                     return
                 log.warning("commit_failed", error=str(error), events=_count(batches))
                 await asyncio.sleep(_RETRY_S)
-        for segment in sealed:
-            self._next[segment.stream] = segment.last + 1
-        self._release(batches)
+        self._buffer.release(batches)
         for batch in batches:
             batch.done.set_result(None)
         for segment in sealed:
             for listener in self._listeners:
                 listener(segment)
 
-    def _write(self, connection: sqlite3.Connection, batches: list[_Batch]) -> list[Segment]:
+    def _write(self, connection: sqlite3.Connection, batches: list[Batch]) -> list[Segment]:
         sealed: list[Segment] = []
+        following = dict(self._at.next)
         for batch in batches:
-            first = self._next[batch.stream]
-            for start, end in _cuts(batch.tails):
+            for start, end in batch.cuts():
                 segment = seal(
                     stream=batch.stream,
                     epoch=self.epoch,
-                    first=first,
+                    first=following[batch.stream],
                     tails=batch.tails[start:end],
                     times=(batch.times[start], batch.times[end - 1]),
                 )
-                segments.insert(connection, segment)
-                first = segment.last + 1
+                segments.insert(connection, segment, synced=batch.synced)
+                following[batch.stream] = segment.last + 1
                 sealed.append(segment)
             for also in batch.also:
                 also(connection)
         return sealed
 
-    def _fail(self, batches: list[_Batch], error: StoreError) -> None:
+    def _fail(self, batches: list[Batch], error: StoreError) -> None:
         log.error("events_not_taken", error=str(error), events=_count(batches))
-        self._release(batches)
+        self._buffer.release(batches)
         for batch in batches:
             batch.done.set_exception(EmitError(f"the event could not be written: {error}"))
-
-    def _release(self, batches: list[_Batch]) -> None:
-        self._buffered -= sum(batch.size for batch in batches)
-        if self._buffered < BUFFER_BYTES:
-            self._space.set()
 
     def on_sealed(self, listener: Callable[[Segment], None]) -> None:
         """Have *listener* called for every segment once it is committed."""
@@ -277,20 +225,82 @@ class Outbox:
     def close(self) -> None:
         """Take nothing more; `run` ends once what was taken is committed."""
         self._closing = True
-        self._work.set()
+        self._buffer.wake()
 
     # -- out ---------------------------------------------------------------------------------
 
     def position(self, stream: Stream) -> tuple[int, int]:
         """(last acknowledged, next) sequence of *stream* in the open epoch."""
-        return self._acknowledged[stream], self._next[stream]
+        return self._at.reached(stream, self.epoch), self._at.next[stream]
 
-    async def after(self, stream: Stream, seq: int, limit: int) -> list[Segment]:
-        """At most *limit* segments of the open epoch that begin after *seq*, oldest first."""
+    def released(self, stream: Stream) -> int:
+        """The edge up to which nothing of *stream* waits, in this epoch and in all before it."""
+        return self._at.released(stream)
+
+    def newest(self, stream: Stream) -> int:
+        """The edge of the newest sealed event of *stream*."""
+        return self._at.newest(stream)
+
+    def sent(self, stream: Stream, edge: int) -> None:
+        """The sender has taken everything up to *edge*: only what is behind it may be re-sealed."""
+        self._at.sent[stream] = max(self._at.sent[stream], edge)
+
+    async def after(self, stream: Stream, edge: int, limit: int) -> list[Segment]:
+        """At most *limit* segments that wait and begin behind *edge*, oldest first, of one epoch.
+
+        A segment that is damaged on the disk is none of them; its loss is declared.
+        """
+        for first, last in self._at.waiting(stream):
+            span = max(first, edge + 1), last
+            rows = await self._database.read(segments.WITHIN[stream], (*span, limit))
+            if found := await self._sound(stream, rows):
+                return found
+        return []
+
+    async def held(
+        self, stream: Stream, epoch: int, first: int, last: int, limit: int
+    ) -> list[Segment]:
+        """At most *limit* segments here, delivered or not, with a sequence of first to last."""
+        start = segments.row_id(epoch, first)
+        rows = await self._database.read(segments.CONTAINING[stream], (start,))
+        if rows[0][0] is not None and rows[0][0] >= segments.row_id(epoch, 1):
+            start = rows[0][0]
         rows = await self._database.read(
-            segments.NEXT[stream], (segments.row_id(self.epoch, seq), limit)
+            segments.WITHIN[stream], (start, segments.row_id(epoch, last), limit)
         )
-        return [segments.from_row(stream, row) for row in rows]
+        return [s for s in await self._sound(stream, rows) if s.last >= first]
+
+    async def _sound(self, stream: Stream, rows: Iterable[Any]) -> list[Segment]:
+        """The segments of *rows* whose bytes are what was sealed."""
+        found: list[Segment] = []
+        for row in rows:
+            segment = segments.from_row(stream, row)
+            try:
+                verify(segment)
+            except SegmentError as error:
+                log.warning("segment_damaged", error=str(error))
+                await self._drop_damaged(segment)
+                continue
+            found.append(segment)
+        return found
+
+    async def _drop_damaged(self, segment: Segment) -> None:
+        entry = ledger.Entry(
+            segment.stream,
+            segment.epoch,
+            segment.first,
+            segment.last,
+            segment.first_time,
+            segment.last_time,
+            ledger.DAMAGED,
+        )
+
+        def drop(connection: sqlite3.Connection) -> None:
+            ledger.write(connection, entry)
+            edge = segments.row_id(segment.epoch, segment.first)
+            connection.execute(segments.DELETE[segment.stream], (edge, edge))
+
+        await self._database.run(drop)
 
     async def acknowledge(self, ack: Ack) -> bool:
         """Release every segment up to *ack*; False if it says nothing new.
@@ -298,27 +308,91 @@ class Outbox:
         A segment is released whole: one that is acknowledged in part waits for the rest.
         Raises ProtocolError for an acknowledgement beyond what was ever sealed, and counts it.
         """
-        if ack.epoch != self.epoch or ack.seq <= self._acknowledged[ack.stream]:
+        if not self._at.knows(ack.epoch) or ack.seq <= self._at.reached(ack.stream, ack.epoch):
             return False
-        if ack.seq >= self._next[ack.stream]:
+        limit = self._at.limit(ack.stream, ack.epoch)
+        if ack.seq > limit:
             self.refused_acknowledgements += 1
             raise ProtocolError(
                 f"acknowledgement of {ack.stream} {ack.epoch}/{ack.seq} is refused: "
-                f"only {self._next[ack.stream] - 1} were ever sealed"
+                f"only {limit} were ever sealed"
             )
-        position = await self._database.run(lambda c: _set_position(c, ack))
-        if position <= self._acknowledged[ack.stream]:
+        reached = await self._database.run(lambda c: _set_position(c, ack))
+        if reached <= self._at.reached(ack.stream, ack.epoch):
             return False
-        self._acknowledged[ack.stream] = position
+        self._at.acknowledged.setdefault(ack.epoch, {})[ack.stream] = reached
         return True
+
+    async def declare_gone(
+        self, stream: Stream, epoch: int, spans: Sequence[tuple[int, int]]
+    ) -> None:
+        """Tell the console that these sequences, which it asked for again, are not here any more.
+
+        Raises ProtocolError for one that was never sealed.
+        """
+        limit = self._at.limit(stream, epoch)
+        if any(not 1 <= first <= last <= limit for first, last in spans):
+            raise ProtocolError(f"{stream} {epoch}: {list(spans)} is not within 1 to {limit}")
+        entries = [
+            ledger.Entry(stream, epoch, first, last, None, None, ledger.GONE)
+            for first, last in spans
+        ]
+
+        def note(connection: sqlite3.Connection) -> None:
+            for entry in entries:
+                ledger.write(connection, entry)
+
+        await self._database.run(note)
+
+    async def renew(self, reason: str, above: int = 0) -> None:
+        """Close the open epoch and begin one above it and above *above*.
+
+        What waits stays under its old numbers and is sent on. ProtocolError past the last epoch.
+        """
+        async with self._sealing:
+            number = max(self.epoch, above) + 1
+            if number > MAX_EPOCH:
+                raise ProtocolError(f"epoch {number} is beyond the last one, {MAX_EPOCH}")
+            old, final = self.epoch, {s: self._at.next[s] - 1 for s in Stream}
+            opened = self._clock.stamp().wall
+
+            def turn(connection: sqlite3.Connection) -> Positions:
+                positions.close_epoch(connection, old, final)
+                positions.open_epoch(connection, number, opened, reason)
+                return positions.load(connection, opened)
+
+            sent = self._at.sent
+            self._at = await self._database.run(turn)
+            self._at.sent = sent
+        log.warning("new_epoch", epoch=number, reason=reason)
+
+    async def storage(self) -> StorageStatus:
+        """What the outbox takes on the disk, and whether it can write."""
+        pages = (await self._database.read("PRAGMA page_count"))[0][0]
+        size = (await self._database.read("PRAGMA page_size"))[0][0]
+        return StorageStatus(used_bytes=pages * size, quota_bytes=0, trouble=None, since=None)
+
+    async def status(self) -> list[StreamStatus]:
+        """How much waits in each stream."""
+        found: list[StreamStatus] = []
+        for stream in Stream:
+            acknowledged, following = self.position(stream)
+            count, events, size, oldest = 0, 0, 0, None
+            for span in self._at.waiting(stream):
+                row = (await self._database.read(segments.PENDING[stream], span))[0]
+                count, events, size = count + row[0], events + int(row[1]), size + int(row[2])
+                oldest = row[3] if oldest is None else oldest
+            found.append(StreamStatus(stream, following, acknowledged, events, count, size, oldest))
+        return found
 
     async def trim(self, *, hours: float, megabytes: float) -> None:
         """Forget acknowledged segments beyond what the history may keep, oldest first."""
         horizon = self._clock.stamp().wall - int(hours * 3600 * 1_000_000_000)
         share = int(megabytes * 1_000_000 / len(Stream))
         for stream in Stream:
-            through = segments.row_id(self.epoch, self._acknowledged[stream])
-            rows = await self._database.read(segments.HISTORY_BYTES[stream], (through,))
+            rows = await self._database.read(
+                segments.HISTORY_BYTES[stream], (self._at.released(stream),)
+            )
             kept = 0
             for identity, last_time, size in rows:
                 kept += size
@@ -326,26 +400,12 @@ class Outbox:
                     await self._database.run(partial(_forget, stream, identity))
                     break
 
-    async def status(self) -> list[StreamStatus]:
-        """How much waits in each stream."""
-        found: list[StreamStatus] = []
-        for stream in Stream:
-            acknowledged, following = self.position(stream)
-            rows = await self._database.read(
-                segments.PENDING[stream], (segments.row_id(self.epoch, acknowledged),)
-            )
-            count, events, size, oldest = rows[0]
-            found.append(
-                StreamStatus(stream, following, acknowledged, int(events), count, int(size), oldest)
-            )
-        return found
-
 
 def _set_position(connection: sqlite3.Connection, ack: Ack) -> int:
     """Store how far whole segments are acknowledged, never less than before; return it."""
     span = segments.row_id(ack.epoch, 1), segments.row_id(ack.epoch, ack.seq)
     row = connection.execute(segments.LAST[ack.stream], span).fetchone()
-    whole = ack.seq if row is None or row[1] <= ack.seq else (row[0] & MAX_SEQUENCE) - 1
+    whole = ack.seq if row is None or row[1] <= ack.seq else segments.sequence(row[0]) - 1
     stored = connection.execute(
         "INSERT INTO position (epoch, stream, acknowledged) VALUES (?,?,?) "
         "ON CONFLICT (epoch, stream) DO UPDATE "
@@ -356,24 +416,19 @@ def _set_position(connection: sqlite3.Connection, ack: Ack) -> int:
 
 
 def _forget(stream: Stream, through: int, connection: sqlite3.Connection) -> None:
-    connection.execute(segments.DELETE_THROUGH[stream], (through,))
+    connection.execute(segments.DELETE[stream], (0, through))
 
 
-def _cuts(tails: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Where to cut a batch, so that no segment passes either limit (a lone event may)."""
+def _parts(tails: list[bytes]) -> Iterable[list[bytes]]:
+    """*tails* in runs that fit into one segment each, so that no batch grows without bound."""
     start = size = 0
     for end, tail in enumerate(tails):
-        if end > start and (end - start == SEGMENT_EVENTS or size + len(tail) > SEGMENT_BYTES):
-            yield start, end
+        if end - start == SEGMENT_EVENTS or (end > start and size + len(tail) > SEGMENT_BYTES):
+            yield tails[start:end]
             start, size = end, 0
         size += len(tail)
-    yield start, len(tails)
+    yield tails[start:] if start else tails
 
 
-def _count(batches: list[_Batch]) -> int:
+def _count(batches: list[Batch]) -> int:
     return sum(len(batch.tails) for batch in batches)
-
-
-def _retrieve(done: asyncio.Future[None]) -> None:
-    if not done.cancelled():
-        done.exception()

@@ -23,10 +23,24 @@ def row_id(epoch: int, seq: int) -> int:
     return epoch << EPOCH_SHIFT | seq
 
 
+def sequence(edge: int) -> int:
+    """The sequence of an edge, or the first sequence of a row id."""
+    return edge & MAX_SEQUENCE
+
+
+def epoch_of(edge: int) -> int:
+    """The epoch of an edge or row id."""
+    return edge >> EPOCH_SHIFT
+
+
 _COLUMNS: Final = "id, last, count, first_time, last_time, crc, payload"
 # The table names are ours, so the statements are built from them once.
 INSERT: Final = {
-    stream: f"INSERT INTO {table} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608
+    stream: f"INSERT INTO {table} ({_COLUMNS}, synced) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+WITHIN: Final = {
+    stream: f"SELECT {_COLUMNS} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"  # noqa: S608
     for stream, table in SEGMENT_TABLES.items()
 }
 NEXT: Final = {
@@ -44,13 +58,13 @@ CONTAINING: Final = {
 PENDING: Final = {
     stream: (
         "SELECT count(*), total(count), total(length(payload)), min(first_time) "  # noqa: S608
-        f"FROM {table} WHERE id > ?"
+        f"FROM {table} WHERE id BETWEEN ? AND ?"
     )
     for stream, table in SEGMENT_TABLES.items()
 }
 LAST: Final = {
     stream: (
-        f"SELECT id, last, last_time FROM {table} WHERE id BETWEEN ? AND ? "  # noqa: S608
+        f"SELECT id, last, last_time, synced FROM {table} WHERE id BETWEEN ? AND ? "  # noqa: S608
         "ORDER BY id DESC LIMIT 1"
     )
     for stream, table in SEGMENT_TABLES.items()
@@ -62,14 +76,14 @@ HISTORY_BYTES: Final = {
     )
     for stream, table in SEGMENT_TABLES.items()
 }
-DELETE_THROUGH: Final = {
-    stream: f"DELETE FROM {table} WHERE id <= ?"  # noqa: S608
+DELETE: Final = {
+    stream: f"DELETE FROM {table} WHERE id BETWEEN ? AND ?"  # noqa: S608
     for stream, table in SEGMENT_TABLES.items()
 }
 
 
-def insert(connection: sqlite3.Connection, segment: Segment) -> None:
-    """Append a sealed segment."""
+def insert(connection: sqlite3.Connection, segment: Segment, *, synced: bool) -> None:
+    """Append a sealed segment. synced: whether all of its times come of a synchronised clock."""
     connection.execute(
         INSERT[segment.stream],
         (
@@ -80,6 +94,7 @@ def insert(connection: sqlite3.Connection, segment: Segment) -> None:
             segment.last_time,
             segment.crc,
             segment.payload,
+            int(synced),
         ),
     )
 

@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 
 from nexus_agent.protocol import Ack, Segment, Stream, Topic, pack
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.segments import row_id
 from nexus_agent.sync.client import data_properties
 
 log = structlog.get_logger("sender")
@@ -149,7 +150,9 @@ class Sender:
                 lane.rewind(acknowledged, now)
             if lane.cursor >= following - 1 or not lane.has_room():
                 continue
-            found = await self._outbox.after(stream, lane.cursor, lane.limit)
+            found = await self._outbox.after(
+                stream, row_id(self._outbox.epoch, lane.cursor), lane.limit
+            )
             if not found:
                 continue
             chosen = lane.take(found)

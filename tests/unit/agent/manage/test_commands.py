@@ -25,8 +25,9 @@ from nexus_agent.protocol import (
     open_segment,
 )
 from nexus_agent.store import journal
+from nexus_agent.store.buffer import BUFFER_BYTES
 from nexus_agent.store.database import Database
-from nexus_agent.store.outbox import BUFFER_BYTES, Outbox
+from nexus_agent.store.outbox import Outbox
 
 DEVICE = "box-1"
 

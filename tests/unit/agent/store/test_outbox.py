@@ -12,9 +12,10 @@ import pytest
 
 from nexus_agent.clock import Clock
 from nexus_agent.plugin import EmitError
-from nexus_agent.protocol import Ack, Event, ProtocolError, Stream, open_segment
+from nexus_agent.protocol import MAX_SEQUENCE, Ack, Event, ProtocolError, Stream, open_segment
+from nexus_agent.store.buffer import BUFFER_BYTES, SEGMENT_EVENTS
 from nexus_agent.store.database import FILE_NAME, Database
-from nexus_agent.store.outbox import BUFFER_BYTES, SEGMENT_EVENTS, Outbox
+from nexus_agent.store.outbox import Outbox
 
 
 @asynccontextmanager
@@ -31,7 +32,8 @@ async def opened(state_dir: Path) -> AsyncIterator[Outbox]:
 
 
 async def stored(outbox: Outbox, stream: Stream = Stream.EVENT, after: int = 0) -> list[Event]:
-    return [event for s in await outbox.after(stream, after, 10_000) for event in open_segment(s)]
+    found = await outbox.held(stream, outbox.epoch, after + 1, MAX_SEQUENCE, 10_000)
+    return [event for segment in found for event in open_segment(segment)]
 
 
 async def test_an_emitted_event_is_on_disk_when_emit_returns(state_dir: Path) -> None:

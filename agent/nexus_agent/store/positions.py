@@ -1,0 +1,114 @@
+"""Where every stream of every epoch stands: what is sealed, acknowledged, and closed.
+
+The one place that knows how the tables `epoch` and `position` and the newest rows of the segment
+tables make up the numbering. An *edge* is a row id, epoch << 44 | sequence: it names a place in one
+stream across epochs, and edges sort as the events do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from nexus_agent.protocol import MAX_SEQUENCE, Stream
+from nexus_agent.store.segments import LAST, row_id
+
+CLOSED_TOLD = 8
+"""Closed epochs that a birth document tells of at most, the newest."""
+
+
+@dataclass(slots=True)
+class Positions:
+    """Sequences by epoch and stream. `final` has the closed epochs only, `epoch` is the open one.
+
+    next: the number that the next event of the open epoch gets. sent: the edge up to which the
+    sender has taken segments since the start; what is behind it was never sent.
+    """
+
+    epoch: int
+    next: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(Stream, 1))
+    acknowledged: dict[int, dict[Stream, int]] = field(default_factory=dict)
+    final: dict[int, dict[Stream, int]] = field(default_factory=dict)
+    sent: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(Stream, 0))
+    newest_time: int = 0
+    """Wall time (ns) of the newest event that a synchronised clock has stamped."""
+
+    def knows(self, epoch: int) -> bool:
+        """Whether this box ever numbered events in *epoch*."""
+        return epoch == self.epoch or epoch in self.final
+
+    def reached(self, stream: Stream, epoch: int) -> int:
+        """The last sequence that is acknowledged in *epoch*."""
+        return self.acknowledged.get(epoch, {}).get(stream, 0)
+
+    def limit(self, stream: Stream, epoch: int) -> int:
+        """The last sequence that was ever sealed in *epoch*; 0 for one that this box never had."""
+        if epoch == self.epoch:
+            return self.next[stream] - 1
+        return self.final.get(epoch, {}).get(stream, 0)
+
+    def newest(self, stream: Stream) -> int:
+        """The edge of the newest sealed event."""
+        return row_id(self.epoch, self.next[stream] - 1)
+
+    def released(self, stream: Stream) -> int:
+        """The edge up to which nothing waits, in this epoch and in all before it."""
+        epoch = next(
+            (e for e in sorted(self.final) if self.reached(stream, e) < self.final[e][stream]),
+            self.epoch,
+        )
+        return row_id(epoch, self.reached(stream, epoch))
+
+    def waiting(self, stream: Stream) -> list[tuple[int, int]]:
+        """Ranges of row ids, both ends included, in which segments wait, oldest first."""
+        return [
+            (row_id(epoch, self.reached(stream, epoch) + 1), row_id(epoch, MAX_SEQUENCE))
+            for epoch in sorted({*self.final, self.epoch})
+            if self.reached(stream, epoch) < self.limit(stream, epoch)
+        ]
+
+    def told(self) -> dict[int, dict[Stream, int]]:
+        """The closed epochs that a birth tells of."""
+        return {epoch: dict(self.final[epoch]) for epoch in sorted(self.final)[-CLOSED_TOLD:]}
+
+
+def load(connection: sqlite3.Connection, opened: int) -> Positions:
+    """Read where everything stands. A new database begins with epoch 1. opened: wall time, ns."""
+    numbers = [row[0] for row in connection.execute("SELECT number FROM epoch ORDER BY number")]
+    if not numbers:
+        open_epoch(connection, 1, opened, "first start")
+        numbers = [1]
+    found = Positions(epoch=numbers[-1])
+    for epoch, name, acknowledged, final in connection.execute(
+        "SELECT epoch, stream, acknowledged, final FROM position"
+    ):
+        found.acknowledged.setdefault(epoch, {})[Stream(name)] = acknowledged
+        if epoch < found.epoch:
+            found.final.setdefault(epoch, dict.fromkeys(Stream, 0))[Stream(name)] = final or 0
+    for stream in Stream:
+        row = connection.execute(
+            LAST[stream], (row_id(found.epoch, 1), row_id(found.epoch, MAX_SEQUENCE))
+        ).fetchone()
+        dropped = connection.execute(
+            "SELECT max(last) FROM loss WHERE stream=? AND epoch=?", (stream, found.epoch)
+        ).fetchone()
+        found.next[stream] = 1 + max(
+            found.reached(stream, found.epoch), row[1] if row else 0, dropped[0] or 0
+        )
+        if row and row[3]:
+            found.newest_time = max(found.newest_time, row[2])
+    return found
+
+
+def open_epoch(connection: sqlite3.Connection, number: int, opened: int, reason: str) -> None:
+    """Begin epoch *number*, which must be above all others."""
+    connection.execute("INSERT INTO epoch VALUES (?,?,?)", (number, opened, reason))
+
+
+def close_epoch(connection: sqlite3.Connection, number: int, final: dict[Stream, int]) -> None:
+    """End epoch *number*; *final* has the last sequence of each stream."""
+    connection.executemany(
+        "INSERT INTO position (epoch, stream, acknowledged, final) VALUES (?,?,0,?) "
+        "ON CONFLICT (epoch, stream) DO UPDATE SET final=excluded.final",
+        [(number, stream, last) for stream, last in final.items()],
+    )
