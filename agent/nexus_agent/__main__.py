@@ -59,7 +59,7 @@ def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
 
     from nexus_agent import app
     from nexus_agent.status.listener import StatusError
-    from nexus_agent.store.database import StoreError
+    from nexus_agent.store.errors import StoreError
 
     log = structlog.get_logger("agent")
 

@@ -10,7 +10,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -26,9 +26,12 @@ from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
 from nexus_agent.runtime.supervisor import Supervised, Supervisor
 from nexus_agent.status.server import StatusServer
-from nexus_agent.store.database import Database, StoreError
+from nexus_agent.store.database import Database
+from nexus_agent.store.errors import SchemaError, StoreError
+from nexus_agent.store.housekeeping import Housekeeper, Keep
 from nexus_agent.store.journal import Journal
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.space import MEGABYTE
 from nexus_agent.store.state import PluginState
 from nexus_agent.sync.link import Link
 from nexus_agent.sync.sender import Sender
@@ -39,9 +42,9 @@ log = structlog.get_logger("agent")
 STOP_PLUGINS_S: Final = 2.5
 """Plugins get this long to give back what they hold; the whole stop takes at most 5 s."""
 STOP_LINK_S: Final = 1.0
-TRIM_INTERVAL_S: Final = 60.0
 STATUS_INTERVAL_S: Final = 5.0
 WORKER_THREADS: Final = 8
+OPEN_RETRY_S: Final = 2.0
 
 
 class AgentError(Exception):
@@ -58,8 +61,20 @@ class Agent:
         self.config = config
         self.notifier = Notifier()
         self.clock = Clock()
-        self.database = Database(state_dir)
-        self.outbox = Outbox(self.database, config.agent.id, self.clock)
+        self.database = Database(state_dir, int(config.outbox.quota_mb * MEGABYTE))
+        self.outbox = Outbox(
+            self.database,
+            config.agent.id,
+            self.clock,
+            deadline_s=config.outbox.emit_deadline_s,
+        )
+        self.housekeeper = Housekeeper(
+            self.outbox,
+            self.database,
+            self.clock,
+            Keep(config.history.hours, config.history.megabytes),
+            config.outbox.ttl_hours,
+        )
         self.workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="nexus-worker")
         services = Services(
             sink=self.outbox,
@@ -107,9 +122,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
-        await self.database.open()
         try:
-            await self.outbox.open()
             await self._serve()
         finally:
             await self.database.close()
@@ -118,15 +131,19 @@ class Agent:
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as core:
-            sealing = core.create_task(self.outbox.run(), name="outbox")
             status = core.create_task(self.server.run(), name="status")
             await self.server.started()
+            notify = core.create_task(self._notify(), name="notify")
+            if not await self._open_store():
+                await _cancel([status, notify], STOP_LINK_S)
+                return
+            sealing = core.create_task(self.outbox.run(), name="outbox")
             link = core.create_task(self.link.run(), name="link")
             plugins = core.create_task(self.supervisor.run(), name="supervisor")
             others = [
                 core.create_task(self.commander.run(), name="commands"),
-                core.create_task(self._trim(), name="history"),
-                core.create_task(self._notify(), name="notify"),
+                core.create_task(self.housekeeper.run(), name="housekeeping"),
+                notify,
             ]
             log.info("ready", device=self.config.agent.id, pid=os.getpid())
             every = [sealing, status, link, plugins, *others]
@@ -144,10 +161,36 @@ class Agent:
             stuck = await _cancel([*others, plugins], STOP_PLUGINS_S)
             self.outbox.close()
             await sealing
+            await self.outbox.remember()
             await self.link.farewell("stopped")
             stuck |= await _cancel([link, status], STOP_LINK_S)
             if stuck:
                 await self._abandon(stuck, every)
+
+    async def _open_store(self) -> bool:
+        """Open the outbox, however long its disk is away; False if told to stop meanwhile.
+
+        A box whose disk is full, read-only or broken says so at its status socket and goes on by
+        itself when the disk is back. Raises SchemaError, which only a person can help.
+        """
+        while not self.stop.is_set():
+            try:
+                await self.database.open()
+                await self.outbox.open()
+            except SchemaError:
+                raise
+            except StoreError as error:
+                if str(error) != self.reporter.unopened:
+                    log.critical("cannot_store", error=str(error))
+                self.reporter.unopened = str(error)
+                await self.database.shut()
+            else:
+                self.reporter.unopened = None
+                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OPEN_RETRY_S):
+                    await self.stop.wait()
+        return False
 
     async def _abandon(
         self, stuck: set[asyncio.Task[None]], every: list[asyncio.Task[None]]
@@ -174,15 +217,6 @@ class Agent:
         except EmitError as error:
             log.warning("plugin_state_untold", plugin=item.name, error=str(error))
 
-    async def _trim(self) -> None:
-        history = self.config.history
-        while True:
-            await asyncio.sleep(TRIM_INTERVAL_S)
-            try:
-                await self.outbox.trim(hours=history.hours, megabytes=history.megabytes)
-            except StoreError as error:
-                log.warning("history_not_trimmed", error=str(error))
-
     async def _notify(self) -> None:
         """READY once, then STATUS, and WATCHDOG for as long as this loop turns."""
         self.notifier.send(READY="1", STATUS="Ready")
@@ -204,8 +238,10 @@ async def _cancel(tasks: list[asyncio.Task[None]], within: float) -> set[asyncio
 def exclusive(state_dir: Path) -> Iterator[None]:
     """Hold the state folder's lock: two agents on one outbox would number events twice."""
     try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not state_dir.is_dir():
+            state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        # The folder itself is locked: a lock file could not be made on a full or read-only disk.
+        descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise AgentError(f"{state_dir}: cannot be used as state_dir: {error.strerror}") from None
     try:

@@ -18,6 +18,8 @@ _TIME_ERROR: Final = 5
 _TIMEX_BYTES: Final = 256
 """Room for struct timex (208 bytes on 64-bit Linux); zeroed, its `modes` change nothing."""
 _SYNC_CHECK_NS: Final = 10_000_000_000
+_STEP_NS: Final = 500_000_000
+"""ntpd and chronyd slew below their step threshold (128 ms in ntpd); more is a step."""
 
 
 def _synchronised() -> bool:
@@ -27,13 +29,18 @@ def _synchronised() -> bool:
 
 
 class Clock:
-    """Stamps events. `floor` (ns) is the newest time that this box has ever written down."""
+    """Stamps events. `floor` (ns) is the newest synchronised time that this box has written down.
+
+    A clock that was wrong by years must not lift the floor: only what a synchronised clock said
+    counts, and a synchronised clock is believed whatever the floor says.
+    """
 
     def __init__(self, floor: int = 0) -> None:
         self._floor = max(floor, BUILT)
         self.boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         self._checked = -_SYNC_CHECK_NS
         self._synced = False
+        self._offset = 0
         self._started = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def raise_floor(self, floor: int) -> None:
@@ -41,11 +48,15 @@ class Clock:
         self._floor = max(self._floor, floor)
 
     def stamp(self) -> Stamp:
-        """Now. Below the floor the wall time is the floor plus the time since start, unsynced."""
+        """Now. Unsynchronised below the floor, it is the floor plus the time since the start."""
         mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        if mono - self._checked >= _SYNC_CHECK_NS:
-            self._synced, self._checked = _synchronised(), mono
         wall = time.time_ns()
-        if wall < self._floor:
+        if (
+            mono - self._checked >= _SYNC_CHECK_NS
+            # Somebody has set the clock: what the kernel said before is no longer true.
+            or abs(wall - mono - self._offset) > _STEP_NS
+        ):
+            self._synced, self._checked, self._offset = _synchronised(), mono, wall - mono
+        if wall < BUILT or (wall < self._floor and not self._synced):
             return Stamp(self._floor + mono - self._started, mono, self.boot, synced=False)
         return Stamp(wall, mono, self.boot, self._synced)

@@ -59,15 +59,22 @@ class Reporter:
         self._sealed: Bus[Segment] = Bus()
         self.link: Link | None = None
         self.stopping = False
+        self.unopened: str | None = None
+        """Why the database could not be opened yet."""
         outbox.on_sealed(self._sealed.publish)
 
     async def birth(self, session: str) -> Presence:
         """The document that is published on every connection."""
         waiting = await self._outbox.status()
+        now = self._clock.stamp()
+        seconds, rest = divmod(now.mono, 1_000_000_000)
+        storage = await self._outbox.storage()
         return Presence(
             online=True,
             session=session,
-            time=format_time(self._clock.stamp().wall),
+            time=format_time(now.wall),
+            mono=f"{seconds}.{rest // 1000:06d}",
+            synced=now.synced,
             agent=__version__,
             boot=self._clock.boot,
             hostname=socket.gethostname(),
@@ -76,6 +83,8 @@ class Reporter:
             next={stream: self._outbox.position(stream)[1] for stream in Stream},
             released={stream: self._outbox.position(stream)[0] for stream in Stream},
             oldest=_time(_oldest(waiting)),
+            closed=self._outbox.positions.told() or None,
+            storage=storage.trouble,
             plugins={
                 item.name: str(item.state)
                 for item in self._supervisor.plugins.values()
@@ -86,7 +95,7 @@ class Reporter:
     # -- GET /v1/status ----------------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
-        waiting = await self._outbox.status()
+        waiting = [] if self.unopened else await self._outbox.status()
         link = self.link
         return {
             "v": SCHEMA,
@@ -120,7 +129,7 @@ class Reporter:
 
     def _health(self) -> list[dict[str, str]]:
         """Sentences about the box, worst first."""
-        found: list[tuple[str, str]] = []
+        found = self._storage_health()
         for item in self._supervisor.plugins.values():
             if item.state in {PluginState.FAILED, PluginState.QUARANTINED}:
                 found.append(("critical", f"Plugin {item.name} is {item.state}: {item.reason}."))
@@ -142,6 +151,25 @@ class Reporter:
         if not found:
             found.append(("ok", "Everything works."))
         return [{"level": level, "text": text} for level, text in found]
+
+    def _storage_health(self) -> list[tuple[str, str]]:
+        """Sentences about the disk."""
+        if self.unopened is not None:
+            return [("critical", f"Nothing can be stored, and no plugin runs: {self.unopened}.")]
+        found: list[tuple[str, str]] = []
+        trouble = self._outbox.trouble
+        if trouble is not None:
+            lost = f" {trouble.refused} events were not taken." if trouble.refused else ""
+            since = format_time(trouble.since)
+            found.append(
+                ("critical", f"Nothing can be stored since {since}: {trouble.reason}.{lost}")
+            )
+        aside = sorted(self._database.path.parent.glob("agent.db.damaged-*[0-9]"))
+        if aside:
+            text = f"The database was damaged and salvaged; the damaged one is {aside[-1]}"
+            advice = "check the disk, and delete that file when nobody needs it"
+            found.append(("warning", f"{text}: {advice}."))
+        return found
 
     # -- GET /v1/plugins, /v1/outbox ---------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
@@ -92,6 +92,8 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin is Annotated:
+        return _kind(arguments[0], field)
     if origin is tuple:
         return f"list of: {_kind(arguments[0], field)}"
     if isinstance(annotation, UnionType):

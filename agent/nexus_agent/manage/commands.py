@@ -28,7 +28,7 @@ from nexus_agent.protocol import (
 )
 from nexus_agent.store import journal
 from nexus_agent.store.buffer import Also
-from nexus_agent.store.database import StoreError
+from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox
 
 log = structlog.get_logger("commands")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import zstandard
@@ -101,6 +102,45 @@ def open_segment(segment: Segment) -> list[Event]:
         decode_event(line, epoch=segment.epoch, stream=segment.stream, seq=segment.first + i)
         for i, line in enumerate(lines)
     ]
+
+
+def merge(parts: Sequence[Segment]) -> Segment:
+    """One segment with the events of *parts*, which follow each other in one stream and epoch.
+
+    Raises SegmentError where one is damaged or they do not follow each other.
+    """
+    for part in parts:
+        verify(part)
+    for part, following in pairwise(parts):
+        if (part.stream, part.epoch, part.last + 1) != (
+            following.stream,
+            following.epoch,
+            following.first,
+        ):
+            raise SegmentError(f"{following.stream} {following.first} does not follow {part.last}")
+    head, tail = parts[0], parts[-1]
+    lines = b"\n".join([_decompress(part.payload) for part in parts])
+    payload = zstandard.ZstdCompressor(level=_COMPRESSOR).compress(lines)
+    count = sum(part.count for part in parts)
+    crc = checksum(
+        stream=head.stream,
+        epoch=head.epoch,
+        first=head.first,
+        last=tail.last,
+        count=count,
+        payload=payload,
+    )
+    return Segment(
+        head.stream,
+        head.epoch,
+        head.first,
+        tail.last,
+        count,
+        head.first_time,
+        tail.last_time,
+        crc,
+        payload,
+    )
 
 
 def _decompress(payload: bytes) -> bytes:

@@ -45,8 +45,6 @@ class Batch:
     times: list[int] = field(default_factory=list)
     also: list[Also] = field(default_factory=list)
     size: int = 0
-    promised: int = 0
-    """How many of the events somebody waits for."""
     synced: bool = True
 
     @property
@@ -130,12 +128,13 @@ class Buffer:
         if self.has_space:
             self._space.set()
 
-    async def until_due(self) -> None:
-        """Wait until a batch may be due, or something came in."""
+    async def until_due(self, *, before: float | None = None) -> None:
+        """Wait until a batch may be due, something came in, or the loop's time is *before*."""
         self._changed.clear()
         if self._full:
             return
-        moment = min((batch.due for batch in self._open.values()), default=None)
+        moments = [batch.due for batch in self._open.values()]
+        moment = min(moments if before is None else [*moments, before], default=None)
         try:
             async with asyncio.timeout_at(moment):
                 await self._changed.wait()

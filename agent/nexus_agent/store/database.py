@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiosqlite
+import structlog
 
+from nexus_agent.store import salvage
+from nexus_agent.store.errors import DamagedError, SchemaError, StoreError, store_error
+from nexus_agent.store.space import MEGABYTE, Space
 from nexus_migrations import HEADS
 
 if TYPE_CHECKING:
@@ -24,68 +28,99 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = structlog.get_logger("database")
+
 FILE_NAME: Final = "agent.db"
+DEFAULT_QUOTA_MB: Final = 1024
 _BUSY_MS: Final = 5000
-_WAL_LIMIT: Final = 16 * 1024 * 1024
-
-
-class StoreError(Exception):
-    """The database did not do what was asked; the transaction left no trace."""
 
 
 class Database:
-    """`agent.db` in the state folder. Open it once; close it before the process ends."""
+    """`agent.db` in the state folder. Open it once; close it before the process ends.
 
-    def __init__(self, folder: Path) -> None:
+    A file that is damaged is set aside and what can be saved of it goes into a new one: at the
+    start by itself, later by `repair`, once `damage` says so. `generation` rises with each repair.
+    """
+
+    def __init__(self, folder: Path, quota_bytes: int = DEFAULT_QUOTA_MB * MEGABYTE) -> None:
         self.path = folder / FILE_NAME
+        self.space = Space(folder, quota_bytes)
+        self.generation = 0
+        self.damage: DamagedError | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="nexus-store")
         self._connection: sqlite3.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
+        self._repairing = asyncio.Lock()
 
     async def open(self) -> None:
         """Create or open the file and bring its schema to the newest. Raises StoreError."""
+        await self._on_writer(self._open_or_replace)
+        await self._open_reader()
+
+    async def _open_reader(self) -> None:
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
         try:
-            await self._on_writer(self._open)
-            uri = f"{self.path.absolute().as_uri()}?mode=ro"
             self._reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
             await self._reader.execute("PRAGMA query_only=ON")
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: cannot be opened: {error}") from error
+            raise store_error(error, self.path) from error
+
+    def _open_or_replace(self) -> None:
+        salvage.finish(self.path)
+        try:
+            self._open()
+        except DamagedError as error:
+            self._replace(error)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._connect()
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from error
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
+    def _connect(self) -> None:
         new = not self.path.exists()
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-        if new:
-            # Only before the first table: freed pages can be given back later.
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT}")
-        self.path.chmod(0o600)
+        try:
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            if new:
+                # Only before the first table: freed pages can be given back later.
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            self.space.prepare(connection)
+            self.path.chmod(0o600)
+            if self._revision(connection) != HEADS["agent"]:
+                self._upgrade(self.path)
+            if new:
+                _sync_folder(self.path.parent)
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
-        if self._revision(connection) != HEADS["agent"]:
-            self._upgrade()
-        if new:
-            _sync_folder(self.path.parent)
+        self.space.keep_reserve()
 
     def _revision(self, connection: sqlite3.Connection) -> str | None:
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:
+        found = connection.execute(
+            "SELECT count(*) FROM sqlite_master WHERE name='alembic_version'"
+        ).fetchone()
+        if not found[0]:
             return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         return None if row is None else str(row[0])
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, path: Path) -> None:
         # SQLAlchemy and Alembic cost 30 MB that a box with a current schema never pays.
         import sqlalchemy
         from alembic.util import CommandError
 
         from nexus_migrations import upgrade
 
-        engine = sqlalchemy.create_engine(f"sqlite:///{self.path}")
+        engine = sqlalchemy.create_engine(f"sqlite:///{path}")
         # pysqlite would begin at the first INSERT only: a migration is whole or not at all.
         sqlalchemy.event.listen(engine, "connect", _autocommit)
         sqlalchemy.event.listen(engine, "begin", _begin_immediate)
@@ -93,14 +128,55 @@ class Database:
             with engine.begin() as connection:
                 upgrade("agent", connection)
         except CommandError as error:
-            raise StoreError(
-                f"{self.path}: is not of this version of the agent: {error}; "
+            raise SchemaError(
+                f"{path}: is not of this version of the agent: {error}; "
                 "install the newer one again, or use another state_dir"
             ) from error
+        except sqlalchemy.exc.DBAPIError as error:
+            if isinstance(error.orig, sqlite3.Error):
+                raise store_error(error.orig, path) from error
+            raise StoreError(f"{path}: cannot be migrated: {error}") from error
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise StoreError(f"{self.path}: cannot be migrated: {error}") from error
+            raise StoreError(f"{path}: cannot be migrated: {error}") from error
         finally:
             engine.dispose()
+
+    # -- damage ------------------------------------------------------------------------------
+
+    async def repair(self, error: DamagedError, generation: int) -> None:
+        """Set the damaged file aside and go on with a new one that holds what could be saved.
+
+        generation: what it was before *error*; if it has risen since, somebody else did it.
+        """
+        async with self._repairing:
+            if generation != self.generation:
+                return
+            if self._reader is not None:
+                await self._reader.close()
+                self._reader = None
+            await self._on_writer(lambda: self._replace(error))
+            await self._open_reader()
+
+    def _replace(self, error: DamagedError) -> None:
+        log.critical("database_damaged", error=str(error))
+        self._close()
+        try:
+            saved = salvage.replace(self.path, self._upgrade)
+        except sqlite3.Error as failure:
+            raise store_error(failure, self.path) from failure
+        except OSError as failure:
+            raise StoreError(f"{self.path}: cannot be salvaged: {failure.strerror}") from failure
+        self._open()
+        self.damage = None
+        self.generation += 1
+        log.warning(
+            "database_salvaged",
+            segments=saved.segments,
+            rows=saved.rows,
+            set_aside=str(saved.aside),
+        )
+
+    # -- work --------------------------------------------------------------------------------
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work* on the writer thread in one transaction; it is durable on return.
@@ -109,11 +185,12 @@ class Database:
         """
         return await self._on_writer(lambda: self._transact(work))
 
+    async def tend(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *work* on the writer thread outside of any transaction, as pragmas want it."""
+        return await self._on_writer(lambda: self._outside(work))
+
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._connection
-        if connection is None:
-            raise StoreError(f"{self.path}: is closed")
-        try:
+        def whole(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)
@@ -121,9 +198,18 @@ class Database:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+            self.space.keep_log_short(connection)
+            return result
+
+        return self._outside(whole)
+
+    def _outside(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            raise StoreError(f"{self.path}: is closed")
+        try:
+            return work(self._connection)
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}") from error
-        return result
+            raise self._told(error) from error
 
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of one short SELECT on the read-only connection."""
@@ -132,14 +218,27 @@ class Database:
         try:
             return list(await self._reader.execute_fetchall(sql, parameters))
         except sqlite3.Error as error:
+            raise self._told(error) from error
+        except ValueError as error:
+            # What aiosqlite says of a connection that a repair has closed meanwhile.
             raise StoreError(f"{self.path}: {error}") from error
 
-    async def close(self) -> None:
-        """Finish what is under way, fold the WAL into the file and close both connections."""
+    def _told(self, error: sqlite3.Error) -> StoreError:
+        told = store_error(error, self.path)
+        if isinstance(told, DamagedError) and self.damage is None:
+            self.damage = told
+        return told
+
+    async def shut(self) -> None:
+        """Close both connections; `open` may follow."""
         if self._reader is not None:
             await self._reader.close()
             self._reader = None
         await self._on_writer(self._close)
+
+    async def close(self) -> None:
+        """Finish what is under way, fold the WAL into the file and close for good."""
+        await self.shut()
         self._writer.shutdown()
 
     def _close(self) -> None:

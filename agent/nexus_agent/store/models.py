@@ -33,10 +33,10 @@ class _SegmentTable(Base):
     first_time: Mapped[int] = mapped_column(BigInteger)
     """Wall time of the first event, ns."""
     last_time: Mapped[int] = mapped_column(BigInteger)
+    synced: Mapped[int] = mapped_column(Integer)
+    """1 where the clock was synchronised for every event: only then its times prove an age."""
     crc: Mapped[int] = mapped_column(BigInteger)
     payload: Mapped[bytes] = mapped_column(LargeBinary)
-    synced: Mapped[int] = mapped_column(Integer, server_default="0")
-    """1 where the clock was synchronised for every event: only then its times prove an age."""
 
 
 class AlertSegment(_SegmentTable):

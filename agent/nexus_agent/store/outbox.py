@@ -26,21 +26,24 @@ from nexus_agent.protocol import (
     ProtocolError,
     Segment,
     SegmentError,
+    Stamp,
     Stream,
     encode_events,
-    seal,
+    format_time,
     verify,
 )
-from nexus_agent.store import ledger, positions, segments
-from nexus_agent.store.buffer import SEGMENT_BYTES, SEGMENT_EVENTS, Also, Batch, Buffer
-from nexus_agent.store.database import Database, StoreError
+from nexus_agent.store import guard, ledger, positions, salvage, segments
+from nexus_agent.store.buffer import SEGMENT_BYTES, SEGMENT_EVENTS, Also, Batch
+from nexus_agent.store.database import Database
 from nexus_agent.store.positions import Positions
+from nexus_agent.store.sealer import Sealer, Trouble
 
 log = structlog.get_logger("outbox")
 
 COMMIT_DEADLINE_S: Final = 10.0
 """How long a failing commit is tried again before those who wait for it are told."""
-_RETRY_S: Final = 0.2
+ALARM: Final = "storage.alarm"
+SOURCE: Final = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +89,51 @@ class Outbox:
         deadline_s: float = COMMIT_DEADLINE_S,
     ) -> None:
         self._database = database
+        self._folder = database.path.parent
         self._device = device
         self._clock = clock
-        self._deadline_s = deadline_s
-        self._buffer = Buffer()
-        self._closing = False
-        self._sealing = asyncio.Lock()
-        self._at = Positions(epoch=0)
-        self._listeners: list[Callable[[Segment], None]] = []
+        self._sealer = Sealer(database, clock, deadline_s)
+        self._sealer.on_trouble(self._tell_trouble)
+        # Who reads segments to send or to re-seal them holds the stream's lock meanwhile.
+        self._reading = {stream: asyncio.Lock() for stream in Stream}
         self.refused_acknowledgements = 0
 
     async def open(self) -> None:
         """Read where every stream stands. A new database begins with epoch 1."""
         opened = self._clock.stamp().wall
-        self._at = await self._database.run(lambda c: positions.load(c, opened))
+        known = await asyncio.to_thread(guard.read, self._folder)
+
+        def load(connection: sqlite3.Connection) -> Positions:
+            at = positions.load(connection, opened)
+            return at if known is None else guard.reconcile(connection, at, known, opened)
+
+        self._sealer.at = await self._database.run(load)
         self._clock.raise_floor(self._at.newest_time)
+        if known is not None:
+            self._clock.raise_floor(known.time)
+        await self.remember()
+
+    async def remember(self) -> None:
+        """Write the guard file. A disk that refuses it is no reason to stop."""
+        now = self._clock.stamp()
+        floor = now.wall if now.synced else self._at.newest_time
+        try:
+            await asyncio.to_thread(guard.write, self._folder, guard.of(self._at, floor))
+        except OSError as error:
+            log.warning("guard_not_written", error=error.strerror)
+
+    async def heal(self) -> None:
+        """If the database was found damaged, salvage it and go on. Raises StoreError."""
+        error, generation = self._database.damage, self._database.generation
+        if error is None:
+            return
+        async with self._sealer.lock:
+            await self._database.repair(error, generation)
+            await self.open()
+
+    @property
+    def _at(self) -> Positions:
+        return self._sealer.at
 
     @property
     def epoch(self) -> int:
@@ -131,9 +164,8 @@ class Outbox:
         tails, stamp = self._encode(source, events)
         batches: list[Batch] = []
         for part in _parts(tails):
-            await self._buffer.space()
+            await self._sealer.buffer.space()
             batch = self._add(stream, part, stamp)
-            batch.promised += len(part)
             if not batches or batches[-1] is not batch:
                 batches.append(batch)
         if also is not None:
@@ -143,89 +175,54 @@ class Outbox:
 
     def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None:
         """Take one event without a promise. EmitError when too much waits to be committed."""
-        if not self._buffer.has_space:
+        if not self._sealer.buffer.has_space:
+            self._sealer.refused_events += 1
             raise EmitError("the box cannot write events as fast as they come; this one is dropped")
         tails, stamp = self._encode(source, [(event_type, data)])
         self._add(stream, tails, stamp)
 
-    def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], Any]:
+    def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], Stamp]:
         stamp = self._clock.stamp()
         tails = encode_events(device=self._device, source=source, stamp=stamp, events=events)
         if not tails:
             raise ProtocolError("no event was given")
         return tails, stamp
 
-    def _add(self, stream: Stream, tails: Sequence[bytes], stamp: Any) -> Batch:
-        if self._closing:
+    def _add(self, stream: Stream, tails: Sequence[bytes], stamp: Stamp) -> Batch:
+        if self._sealer.closing:
             raise EmitError("the agent is stopping; the event is not taken")
-        return self._buffer.add(stream, tails, stamp.wall, synced=stamp.synced)
-
-    # -- sealing -----------------------------------------------------------------------------
+        return self._sealer.buffer.add(stream, tails, stamp.wall, synced=stamp.synced)
 
     async def run(self) -> None:
-        """Seal and commit batches as they fall due, until `close`."""
-        while not self._closing or self._buffer:
-            due = self._buffer.take(everything=self._closing)
-            if due:
-                await self._commit(due)
-            else:
-                await self._buffer.until_due()
-
-    async def _commit(self, batches: list[Batch]) -> None:
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
-        while True:
-            try:
-                async with self._sealing:
-                    sealed = await self._database.run(lambda c: self._write(c, batches))
-                    for segment in sealed:
-                        self._at.next[segment.stream] = segment.last + 1
-                break
-            except StoreError as error:
-                if asyncio.get_running_loop().time() > deadline or self._closing:
-                    self._fail(batches, error)
-                    return
-                log.warning("commit_failed", error=str(error), events=_count(batches))
-                await asyncio.sleep(_RETRY_S)
-        self._buffer.release(batches)
-        for batch in batches:
-            batch.done.set_result(None)
-        for segment in sealed:
-            for listener in self._listeners:
-                listener(segment)
-
-    def _write(self, connection: sqlite3.Connection, batches: list[Batch]) -> list[Segment]:
-        sealed: list[Segment] = []
-        following = dict(self._at.next)
-        for batch in batches:
-            for start, end in batch.cuts():
-                segment = seal(
-                    stream=batch.stream,
-                    epoch=self.epoch,
-                    first=following[batch.stream],
-                    tails=batch.tails[start:end],
-                    times=(batch.times[start], batch.times[end - 1]),
-                )
-                segments.insert(connection, segment, synced=batch.synced)
-                following[batch.stream] = segment.last + 1
-                sealed.append(segment)
-            for also in batch.also:
-                also(connection)
-        return sealed
-
-    def _fail(self, batches: list[Batch], error: StoreError) -> None:
-        log.error("events_not_taken", error=str(error), events=_count(batches))
-        self._buffer.release(batches)
-        for batch in batches:
-            batch.done.set_exception(EmitError(f"the event could not be written: {error}"))
+        """Seal and commit what comes in, until `close`."""
+        await self._sealer.run()
 
     def on_sealed(self, listener: Callable[[Segment], None]) -> None:
         """Have *listener* called for every segment once it is committed."""
-        self._listeners.append(listener)
+        self._sealer.on_sealed(listener)
+
+    def on_trouble(self, listener: Callable[[Trouble | None, Trouble | None], None]) -> None:
+        """Have *listener* called with the trouble before and now when it begins, or ends."""
+        self._sealer.on_trouble(listener)
 
     def close(self) -> None:
         """Take nothing more; `run` ends once what was taken is committed."""
-        self._closing = True
-        self._buffer.wake()
+        self._sealer.close()
+
+    def _tell_trouble(self, before: Trouble | None, now: Trouble | None) -> None:
+        """What could not be told while it lasted is told after it, if it cost anything."""
+        if before is None or now is not None or self._sealer.closing or not before.refused:
+            return
+        data = {
+            "reason": before.reason,
+            "since": format_time(before.since),
+            "until": format_time(self._clock.stamp().wall),
+            "refused_events": before.refused,
+        }
+        try:
+            self.hand_over(SOURCE, ALARM, data, Stream.ALERT)
+        except EmitError as error:
+            log.warning("alarm_untold", error=str(error))
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -242,19 +239,27 @@ class Outbox:
         return self._at.newest(stream)
 
     def sent(self, stream: Stream, edge: int) -> None:
-        """The sender has taken everything up to *edge*: only what is behind it may be re-sealed."""
+        """The sender has taken everything up to *edge*: only what is behind it may be re-sealed.
+
+        It says so at once after `after`, without giving way in between.
+        """
         self._at.sent[stream] = max(self._at.sent[stream], edge)
+
+    def reading(self, stream: Stream) -> asyncio.Lock:
+        """Held by whoever reads the segments of *stream* and relies on their bounds."""
+        return self._reading[stream]
 
     async def after(self, stream: Stream, edge: int, limit: int) -> list[Segment]:
         """At most *limit* segments that wait and begin behind *edge*, oldest first, of one epoch.
 
         A segment that is damaged on the disk is none of them; its loss is declared.
         """
-        for first, last in self._at.waiting(stream):
-            span = max(first, edge + 1), last
-            rows = await self._database.read(segments.WITHIN[stream], (*span, limit))
-            if found := await self._sound(stream, rows):
-                return found
+        async with self._reading[stream]:
+            for first, last in self._at.waiting(stream):
+                span = max(first, edge + 1), last
+                rows = await self._database.read(segments.WITHIN[stream], (*span, limit))
+                if found := await self._sound(stream, rows):
+                    return found
         return []
 
     async def held(
@@ -279,28 +284,17 @@ class Outbox:
                 verify(segment)
             except SegmentError as error:
                 log.warning("segment_damaged", error=str(error))
-                await self._drop_damaged(segment)
+                await self._set_aside(segment)
                 continue
             found.append(segment)
         return found
 
-    async def _drop_damaged(self, segment: Segment) -> None:
-        entry = ledger.Entry(
-            segment.stream,
-            segment.epoch,
-            segment.first,
-            segment.last,
-            segment.first_time,
-            segment.last_time,
-            ledger.DAMAGED,
-        )
-
-        def drop(connection: sqlite3.Connection) -> None:
-            ledger.write(connection, entry)
-            edge = segments.row_id(segment.epoch, segment.first)
-            connection.execute(segments.DELETE[segment.stream], (edge, edge))
-
-        await self._database.run(drop)
+    async def _set_aside(self, segment: Segment) -> None:
+        await self._database.run(partial(_drop_damaged, segment))
+        try:
+            await asyncio.to_thread(salvage.keep_payload, self._folder, segment)
+        except OSError as error:
+            log.warning("damaged_segment_not_kept", error=error.strerror)
 
     async def acknowledge(self, ack: Ack) -> bool:
         """Release every segment up to *ack*; False if it says nothing new.
@@ -333,44 +327,75 @@ class Outbox:
         limit = self._at.limit(stream, epoch)
         if any(not 1 <= first <= last <= limit for first, last in spans):
             raise ProtocolError(f"{stream} {epoch}: {list(spans)} is not within 1 to {limit}")
-        entries = [
-            ledger.Entry(stream, epoch, first, last, None, None, ledger.GONE)
-            for first, last in spans
-        ]
 
         def note(connection: sqlite3.Connection) -> None:
-            for entry in entries:
+            for first, last in spans:
+                entry = ledger.Entry(stream, epoch, first, last, None, None, ledger.GONE)
                 ledger.write(connection, entry)
 
         await self._database.run(note)
+        await self.report_losses()
+
+    async def report_losses(self) -> int:
+        """Tell the console of losses that it does not know of; how many there were.
+
+        Raises StoreError or EmitError where the box cannot write; they are told later.
+        """
+        rows = await self._database.run(lambda c: ledger.untold(c, _LOSSES_AT_ONCE))
+        if rows:
+            told = [(identity, entry.last) for identity, entry in rows]
+            await self.emit(
+                SOURCE,
+                [("delivery.loss", entry.document()) for _, entry in rows],
+                Stream.ALERT,
+                also=lambda c: ledger.mark_told(told, c),
+            )
+        return len(rows)
 
     async def renew(self, reason: str, above: int = 0) -> None:
         """Close the open epoch and begin one above it and above *above*.
 
         What waits stays under its old numbers and is sent on. ProtocolError past the last epoch.
         """
-        async with self._sealing:
+        async with self._sealer.lock:
             number = max(self.epoch, above) + 1
             if number > MAX_EPOCH:
                 raise ProtocolError(f"epoch {number} is beyond the last one, {MAX_EPOCH}")
             old, final = self.epoch, {s: self._at.next[s] - 1 for s in Stream}
-            opened = self._clock.stamp().wall
+            opened, sent = self._clock.stamp().wall, self._at.sent
 
             def turn(connection: sqlite3.Connection) -> Positions:
                 positions.close_epoch(connection, old, final)
                 positions.open_epoch(connection, number, opened, reason)
                 return positions.load(connection, opened)
 
-            sent = self._at.sent
-            self._at = await self._database.run(turn)
+            self._sealer.at = await self._database.run(turn)
             self._at.sent = sent
         log.warning("new_epoch", epoch=number, reason=reason)
+        await self.remember()
+
+    # -- how it stands -----------------------------------------------------------------------
 
     async def storage(self) -> StorageStatus:
         """What the outbox takes on the disk, and whether it can write."""
-        pages = (await self._database.read("PRAGMA page_count"))[0][0]
-        size = (await self._database.read("PRAGMA page_size"))[0][0]
-        return StorageStatus(used_bytes=pages * size, quota_bytes=0, trouble=None, since=None)
+        space, trouble = self._database.space, self._sealer.trouble
+        damage = self._database.damage
+        return StorageStatus(
+            used_bytes=await asyncio.to_thread(space.used),
+            quota_bytes=space.quota_bytes,
+            trouble=str(damage) if damage else trouble.reason if trouble else None,
+            since=trouble.since if trouble else None,
+            refused_events=self._sealer.refused_events,
+        )
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why nothing can be written at the moment; None where all is well."""
+        return self._sealer.trouble
+
+    async def losses(self, limit: int) -> list[tuple[ledger.Entry, bool]]:
+        """The newest losses, and whether an event tells the console of each."""
+        return [ledger.shown(row) for row in await self._database.read(ledger.NEWEST, (limit,))]
 
     async def status(self) -> list[StreamStatus]:
         """How much waits in each stream."""
@@ -385,20 +410,25 @@ class Outbox:
             found.append(StreamStatus(stream, following, acknowledged, events, count, size, oldest))
         return found
 
-    async def trim(self, *, hours: float, megabytes: float) -> None:
-        """Forget acknowledged segments beyond what the history may keep, oldest first."""
-        horizon = self._clock.stamp().wall - int(hours * 3600 * 1_000_000_000)
-        share = int(megabytes * 1_000_000 / len(Stream))
-        for stream in Stream:
-            rows = await self._database.read(
-                segments.HISTORY_BYTES[stream], (self._at.released(stream),)
-            )
-            kept = 0
-            for identity, last_time, size in rows:
-                kept += size
-                if last_time < horizon or kept > share:
-                    await self._database.run(partial(_forget, stream, identity))
-                    break
+
+_LOSSES_AT_ONCE: Final = 100
+
+
+def _drop_damaged(segment: Segment, connection: sqlite3.Connection) -> None:
+    entry = ledger.Entry(
+        segment.stream,
+        segment.epoch,
+        segment.first,
+        segment.last,
+        segment.first_time,
+        segment.last_time,
+        ledger.DAMAGED,
+    )
+    ledger.write(connection, entry)
+    edge = segments.row_id(segment.epoch, segment.first)
+    connection.execute(segments.DELETE[segment.stream], (edge, edge))
+    if segment.stream is Stream.ALERT:
+        ledger.untell(connection, edge, edge)
 
 
 def _set_position(connection: sqlite3.Connection, ack: Ack) -> int:
@@ -415,10 +445,6 @@ def _set_position(connection: sqlite3.Connection, ack: Ack) -> int:
     return int(stored[0])
 
 
-def _forget(stream: Stream, through: int, connection: sqlite3.Connection) -> None:
-    connection.execute(segments.DELETE[stream], (0, through))
-
-
 def _parts(tails: list[bytes]) -> Iterable[list[bytes]]:
     """*tails* in runs that fit into one segment each, so that no batch grows without bound."""
     start = size = 0
@@ -428,7 +454,3 @@ def _parts(tails: list[bytes]) -> Iterable[list[bytes]]:
             start, size = end, 0
         size += len(tail)
     yield tails[start:] if start else tails
-
-
-def _count(batches: list[Batch]) -> int:
-    return sum(len(batch.tails) for batch in batches)

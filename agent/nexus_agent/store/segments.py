@@ -33,10 +33,10 @@ def epoch_of(edge: int) -> int:
     return edge >> EPOCH_SHIFT
 
 
-_COLUMNS: Final = "id, last, count, first_time, last_time, crc, payload"
+_COLUMNS: Final = "id, last, count, first_time, last_time, synced, crc, payload"
 # The table names are ours, so the statements are built from them once.
 INSERT: Final = {
-    stream: f"INSERT INTO {table} ({_COLUMNS}, synced) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608
+    stream: f"INSERT INTO {table} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608
     for stream, table in SEGMENT_TABLES.items()
 }
 WITHIN: Final = {
@@ -45,6 +45,13 @@ WITHIN: Final = {
 }
 NEXT: Final = {
     stream: f"SELECT {_COLUMNS} FROM {table} WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+SMALL: Final = {
+    stream: (
+        f"SELECT {_COLUMNS} FROM {table} "  # noqa: S608
+        "WHERE id > ? AND count < ? AND length(payload) < ? ORDER BY id LIMIT ?"
+    )
     for stream, table in SEGMENT_TABLES.items()
 }
 BEFORE: Final = {
@@ -66,6 +73,25 @@ LAST: Final = {
     stream: (
         f"SELECT id, last, last_time, synced FROM {table} WHERE id BETWEEN ? AND ? "  # noqa: S608
         "ORDER BY id DESC LIMIT 1"
+    )
+    for stream, table in SEGMENT_TABLES.items()
+}
+SIZES: Final = {
+    stream: (
+        "SELECT id, last, count, first_time, last_time, length(payload) "  # noqa: S608
+        f"FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+    )
+    for stream, table in SEGMENT_TABLES.items()
+}
+OLDEST: Final = {
+    stream: f"SELECT last_time FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
+EXPIRED: Final = {
+    # Times that no synchronised clock has stamped prove nothing; order does.
+    stream: (
+        f"SELECT max(id) FROM {table} "  # noqa: S608
+        "WHERE id BETWEEN ? AND ? AND synced=1 AND last_time < ?"
     )
     for stream, table in SEGMENT_TABLES.items()
 }
@@ -92,16 +118,26 @@ def insert(connection: sqlite3.Connection, segment: Segment, *, synced: bool) ->
             segment.count,
             segment.first_time,
             segment.last_time,
+            int(synced),
             segment.crc,
             segment.payload,
-            int(synced),
         ),
     )
 
 
+def replace_shorter(connection: sqlite3.Connection, segment: Segment, *, synced: bool) -> None:
+    """Insert a segment, unless one that begins alike and is as long is there."""
+    identity = row_id(segment.epoch, segment.first)
+    there = connection.execute(LAST[segment.stream], (identity, identity)).fetchone()
+    if there is not None and there[1] >= segment.last:
+        return
+    connection.execute(DELETE[segment.stream], (identity, identity))
+    insert(connection, segment, synced=synced)
+
+
 def from_row(stream: Stream, row: Sequence[Any]) -> Segment:
     """The segment of one row of `_COLUMNS`."""
-    identity, last, count, first_time, last_time, crc, payload = row
+    identity, last, count, first_time, last_time, _synced, crc, payload = row
     return Segment(
         stream=stream,
         epoch=identity >> EPOCH_SHIFT,

@@ -17,7 +17,7 @@ from nexus_agent.broker import BrokerAddress
 from nexus_agent.clock import Clock
 from nexus_agent.protocol import Ack, Presence, ProtocolError, Topic
 from nexus_agent.settings import SettingsError
-from nexus_agent.store.database import StoreError
+from nexus_agent.store.errors import StoreError
 from nexus_agent.sync.backoff import full_jitter
 from nexus_agent.sync.client import (
     NODELAY,

@@ -43,7 +43,10 @@ def test_a_box_in_1970_counts_on_from_the_floor_and_says_so(wall: list[int]) -> 
 
 
 @pytest.mark.parametrize("given", ["at the start", "later"])
-def test_time_never_falls_below_what_was_written_down(wall: list[int], given: str) -> None:
+def test_time_never_falls_below_what_was_written_down(
+    wall: list[int], given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_synchronised", lambda: False)
     floor = wall[0] + HOUR
     clock = Clock(floor) if given == "at the start" else Clock()
     clock.raise_floor(floor if given == "later" else 0)
@@ -59,6 +62,22 @@ def test_the_wall_time_counts_again_once_it_was_set_right(wall: list[int]) -> No
     wall[0] = BUILT + YEAR
     stamp = clock.stamp()
     assert (stamp.wall, stamp.synced) == (wall[0], True)
+
+
+def test_a_synchronised_clock_is_believed_below_the_floor(wall: list[int]) -> None:
+    """A clock that was wrong by years must not keep the right one out for years."""
+    stamp = Clock(wall[0] + 10 * YEAR).stamp()
+    assert (stamp.wall, stamp.synced) == (wall[0], True)
+
+
+def test_a_step_of_the_clock_asks_the_kernel_again(
+    wall: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    assert clock.stamp().synced
+    monkeypatch.setattr(module, "_synchronised", lambda: False)
+    wall[0] += 10 * YEAR
+    assert not clock.stamp().synced
 
 
 def test_monotonic_time_goes_on_whatever_the_wall_does(wall: list[int]) -> None:

@@ -121,7 +121,7 @@ async def opened(state_dir: Path) -> AsyncIterator[Box]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that is right, and telemetry that is committed at once."""
     monkeypatch.setattr(clock, "_synchronised", lambda: True)
-    monkeypatch.setattr("nexus_agent.store.outbox.WINDOW_S", dict.fromkeys(Stream, 0.0))
+    monkeypatch.setattr("nexus_agent.store.buffer.WINDOW_S", dict.fromkeys(Stream, 0.0))
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from nexus_agent.protocol import ProtocolError
-from nexus_agent.store.database import Database, StoreError
+from nexus_agent.store.database import Database
+from nexus_agent.store.errors import StoreError
 from nexus_agent.store.state import PluginState
 
 

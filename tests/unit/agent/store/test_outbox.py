@@ -85,16 +85,6 @@ async def test_numbering_goes_on_after_a_restart(state_dir: Path) -> None:
         assert [(event.seq, event.data) for event in await stored(outbox)] == [(1, 1), (2, 2)]
 
 
-async def test_numbering_goes_on_when_all_was_delivered_and_forgotten(state_dir: Path) -> None:
-    async with opened(state_dir) as outbox:
-        await outbox.emit("host", [("a.b", 1)], Stream.EVENT)
-        await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=1))
-        await outbox.trim(hours=0, megabytes=0)
-        assert await stored(outbox) == []
-    async with opened(state_dir) as outbox:
-        assert outbox.position(Stream.EVENT) == (1, 2)
-
-
 async def test_a_handed_over_event_is_committed_at_the_latest_on_close(state_dir: Path) -> None:
     async with opened(state_dir) as outbox:
         outbox.hand_over("host", "a.b", 1, Stream.TELEMETRY)
@@ -198,20 +188,3 @@ async def test_a_segment_acknowledged_in_part_is_sent_again_whole(state_dir: Pat
         assert not await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=2))
         acknowledged, _ = outbox.position(Stream.EVENT)
         assert len(await stored(outbox, after=acknowledged)) == 4
-
-
-async def test_history_keeps_what_is_not_acknowledged_whatever_its_age(state_dir: Path) -> None:
-    async with opened(state_dir) as outbox:
-        for n in range(3):
-            await outbox.emit("host", [("a.b", n)], Stream.EVENT)
-        await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=2))
-        await outbox.trim(hours=0, megabytes=0)
-        assert [event.seq for event in await stored(outbox)] == [3]
-
-
-async def test_history_keeps_what_was_delivered_within_its_limits(state_dir: Path) -> None:
-    async with opened(state_dir) as outbox:
-        await outbox.emit("host", [("a.b", 1)], Stream.EVENT)
-        await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=1))
-        await outbox.trim(hours=1, megabytes=1)
-        assert len(await stored(outbox)) == 1

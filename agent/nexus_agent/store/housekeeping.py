@@ -1,0 +1,159 @@
+"""What the outbox does on the side: it forgets, merges, tells of losses, and mends the database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from nexus_agent.clock import Clock
+from nexus_agent.plugin import EmitError
+from nexus_agent.protocol import Stream
+from nexus_agent.store import ledger, segments
+from nexus_agent.store.database import Database
+from nexus_agent.store.errors import StoreError
+from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.reseal import reseal
+from nexus_agent.store.space import MEGABYTE, declare
+
+log = structlog.get_logger("housekeeping")
+
+TICK_S: Final = 1.0
+TELL_S: Final = 5.0
+"""Losses that belong together are gathered so long before the console is told."""
+TIDY_S: Final = 30.0
+REMEMBER_S: Final = 600.0
+_HOUR_NS: Final = 3_600_000_000_000
+
+
+class Lifetime(Protocol):
+    """How long what waits may wait; `[outbox.ttl_hours]` has it. 0 is for ever."""
+
+    def of(self, stream: Stream) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long delivered events stay, and how much of them."""
+
+    hours: float
+    megabytes: float
+
+
+@dataclass(slots=True)
+class _Due:
+    tell: float = 0.0
+    tidy: float = field(default=TIDY_S)
+    remember: float = field(default=REMEMBER_S)
+
+
+class Housekeeper:
+    """Keep `run` running."""
+
+    def __init__(
+        self, outbox: Outbox, database: Database, clock: Clock, keep: Keep, lifetime: Lifetime
+    ) -> None:
+        self._outbox = outbox
+        self._database = database
+        self._clock = clock
+        self._keep = keep
+        self._lifetime = lifetime
+
+    async def run(self) -> None:
+        """Look once a second until cancelled; what fails is tried again."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        due = _Due(start, start + TIDY_S, start + REMEMBER_S)
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self._outbox.heal()
+                now = loop.time()
+                if now >= due.tell:
+                    due.tell = now + TELL_S
+                    await self._outbox.report_losses()
+                if now >= due.tidy:
+                    due.tidy = now + TIDY_S
+                    await self.tidy()
+                if now >= due.remember:
+                    due.remember = now + REMEMBER_S
+                    await self._outbox.remember()
+            except (StoreError, EmitError) as error:
+                log.warning("not_now", error=str(error))
+
+    async def tidy(self) -> None:
+        """One round of everything that frees or saves space. Raises StoreError."""
+        for stream in Stream:
+            await self._expire(stream)
+        await self._trim()
+        for stream in Stream:
+            await reseal(self._outbox, self._database, stream)
+        await self._database.run(lambda c: ledger.forget(c, self._released()))
+        await self._give_back()
+
+    def _released(self) -> dict[Stream, int]:
+        return {stream: self._outbox.released(stream) for stream in Stream}
+
+    async def _expire(self, stream: Stream) -> None:
+        """Drop what waits for too long, and write it down.
+
+        Only a synchronised clock may say so, of times that a synchronised clock has stamped; what
+        stands before such a segment is older still, whatever its own times say.
+        """
+        hours, now = self._lifetime.of(stream), self._clock.stamp()
+        if not hours or not now.synced:
+            return
+        horizon = now.wall - int(hours * _HOUR_NS)
+        for span in self._outbox.positions.waiting(stream):
+            through = await self._expired(stream, span, horizon)
+            if through is not None:
+                await self._database.run(partial(_drop, stream, (span[0], through)))
+                log.warning("expired", stream=str(stream), through=segments.sequence(through))
+
+    async def _expired(self, stream: Stream, span: tuple[int, int], horizon: int) -> int | None:
+        row = (await self._database.read(segments.EXPIRED[stream], (*span, horizon)))[0]
+        return None if row[0] is None else int(row[0])
+
+    async def _trim(self) -> None:
+        """Forget delivered segments beyond what the history may keep, the oldest first."""
+        now = self._clock.stamp()
+        horizon = now.wall - int(self._keep.hours * _HOUR_NS)
+        share = int(self._keep.megabytes * MEGABYTE / len(Stream))
+        for stream in Stream:
+            released = self._outbox.released(stream)
+            through = 0
+            if now.synced or not self._keep.hours:
+                through = await self._expired(stream, (0, released), horizon) or 0
+            kept = 0
+            rows = await self._database.read(segments.HISTORY_BYTES[stream], (released,))
+            for identity, _, size in rows:
+                kept += size
+                if kept > share:
+                    through = max(through, identity)
+                    break
+            if through:
+                await self._database.run(partial(_forget, stream, through))
+
+    async def _give_back(self) -> None:
+        """Return free pages to the disk in steps, so that nobody waits long for the writer."""
+        space = self._database.space
+        await self._database.run(lambda c: space.shrink(c, self._outbox.positions))
+        more = True
+        while more:
+            more = await self._database.tend(space.give_back)
+        if self._outbox.trouble is None:
+            await self._database.tend(lambda _: space.keep_reserve())
+
+
+def _forget(stream: Stream, through: int, connection: sqlite3.Connection) -> None:
+    connection.execute(segments.DELETE[stream], (0, through))
+
+
+def _drop(stream: Stream, span: tuple[int, int], connection: sqlite3.Connection) -> None:
+    while rows := connection.execute(segments.SIZES[stream], (*span, 1000)).fetchall():
+        declare(connection, stream, rows, ledger.TOO_OLD)
+        connection.execute(segments.DELETE[stream], (rows[0][0], rows[-1][0]))

@@ -1,0 +1,241 @@
+"""Saving what can be saved of a damaged database into a new one.
+
+The damaged file is set aside, never deleted in favour of a guess. Segments are carved out of its
+pages by their CRC; the small tables are read as far as SQLite reads them. Every epoch that is found
+is closed where its last known event is, and what is missing below that is written into the loss
+ledger. A new epoch begins: nobody knows which numbers the lost events had.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from nexus_agent.protocol import MAX_SEQUENCE, Segment, Stream
+from nexus_agent.store import ledger, positions, segments
+from nexus_agent.store.carve import carve
+
+REASON: Final = "the database was damaged; what could be saved of it was"
+KEPT: Final = 2
+"""Damaged files that are kept beside the database, the newest."""
+
+_SMALL: Final = ("plugin_state", "command", "epoch", "position", "loss", "traffic")
+_ROWS_AT_ONCE: Final = 1000
+_PAYLOADS_KEPT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How much came over, segments and rows of the small tables, and where the damaged file is."""
+
+    segments: int
+    rows: int
+    aside: Path
+
+
+def replace(path: Path, prepare: Callable[[Path], None]) -> Saved:
+    """Put a sound database in the place of the damaged one at *path*, which is set aside.
+
+    prepare: makes the schema in a new file. Until the new one is whole and on the disk the damaged
+    one stays where it is, so that a salvage that is cut off begins again. Raises OSError and
+    sqlite3.Error.
+    """
+    new = _new(path)
+    _remove(new)
+    connection = sqlite3.connect(new, isolation_level=None)
+    try:
+        # Nothing relies on this file before it is whole.
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        prepare(new)
+        found = _insert_segments(connection, path)
+        rows = sum(_insert(connection, table, list(_read(path, table))) for table in _SMALL)
+        connection.execute("BEGIN IMMEDIATE")
+        _close_epochs(connection)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    _sync(new)
+    aside = _set_aside(path)
+    new.rename(path)
+    _sync(path.parent)
+    return Saved(found, rows, aside)
+
+
+def finish(path: Path) -> None:
+    """Complete a salvage that was cut off after the damaged file was set aside."""
+    new = _new(path)
+    if new.exists() and not path.exists():
+        new.rename(path)
+
+
+def keep_payload(folder: Path, segment: Segment) -> None:
+    """Keep the bytes of a segment whose CRC does not fit, for the person who looks into it."""
+    kept = folder / "damaged"
+    name = f"{segment.stream}-{segment.epoch}-{segment.first}-{segment.last}.segment"
+    kept.mkdir(mode=0o750, exist_ok=True)
+    (kept / name).write_bytes(segment.payload)
+    oldest = sorted(kept.glob("*.segment"), key=lambda file: file.stat().st_mtime_ns)
+    for file in oldest[:-_PAYLOADS_KEPT]:
+        file.unlink()
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(f"{path.name}.salvage")
+
+
+def _set_aside(path: Path) -> Path:
+    """Move the database and its write-ahead log out of the way; return its new path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    # The index of the log would lie about the next one.
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists():
+        log.rename(aside.with_name(f"{aside.name}-wal"))
+    path.rename(aside)
+    for old in range(1, number - KEPT + 1):
+        _remove(path.with_name(f"{path.name}.damaged-{old}"))
+    return aside
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(damaged: Path, table: str) -> Iterator[tuple[list[str], tuple[Any, ...]]]:
+    """Rows of a small table, up to the first that SQLite cannot read."""
+    try:
+        # Read-only: it must not fold the log into the damaged file.
+        connection = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error:
+        return
+    try:
+        cursor = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - our own names
+        names = [column[0] for column in cursor.description]
+        for row in cursor:
+            yield names, row
+    except sqlite3.Error:
+        return
+    finally:
+        connection.close()
+
+
+def _insert(
+    connection: sqlite3.Connection, table: str, rows: list[tuple[list[str], tuple[Any, ...]]]
+) -> int:
+    """Rows that fit the table; a damaged page may hold some that do not."""
+    inserted = 0
+    for names, row in rows:
+        try:
+            connection.execute(
+                f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) "  # noqa: S608
+                f"VALUES ({', '.join('?' * len(row))})",
+                row,
+            )
+        except (sqlite3.IntegrityError, sqlite3.OperationalError):
+            continue
+        inserted += 1
+    return inserted
+
+
+def _insert_segments(connection: sqlite3.Connection, damaged: Path) -> int:
+    """Every sound segment once; of two that begin alike, as re-sealing leaves them, the longer."""
+    log = damaged.with_name(f"{damaged.name}-wal")
+    carved = carve(damaged, log)
+    while page := list(islice(carved, _ROWS_AT_ONCE)):
+        connection.execute("BEGIN IMMEDIATE")
+        for found in page:
+            segments.replace_shorter(connection, found.segment, synced=found.synced)
+        connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
+    count = sum(_drop_contained(connection, stream) for stream in Stream)
+    connection.execute("COMMIT")
+    return count
+
+
+def _drop_contained(connection: sqlite3.Connection, stream: Stream) -> int:
+    """Delete what lies within a longer segment; return how many are left."""
+    table = segments.SEGMENT_TABLES[stream]
+    reached = kept = 0
+    rows = connection.execute(f"SELECT id, last FROM {table} ORDER BY id").fetchall()  # noqa: S608
+    for identity, last in rows:
+        edge = segments.row_id(segments.epoch_of(identity), last)
+        if edge <= reached:
+            connection.execute(segments.DELETE[stream], (identity, identity))
+        else:
+            reached, kept = edge, kept + 1
+    return kept
+
+
+def _close_epochs(connection: sqlite3.Connection) -> None:
+    """Close every epoch that left a trace, write down what is missing in it, begin a new one."""
+    traces = {1}
+    for stream in Stream:
+        table = segments.SEGMENT_TABLES[stream]
+        traces |= {row[0] for row in connection.execute(f"SELECT DISTINCT id >> 44 FROM {table}")}  # noqa: S608
+    for table, column in (("epoch", "number"), ("position", "epoch"), ("loss", "epoch")):
+        traces |= {row[0] for row in connection.execute(f"SELECT {column} FROM {table}")}  # noqa: S608
+    now = time.time_ns()
+    for epoch in sorted(traces):
+        connection.execute("INSERT OR IGNORE INTO epoch VALUES (?,?,?)", (epoch, now, "salvaged"))
+        final = {stream: _last(connection, stream, epoch) for stream in Stream}
+        positions.close_epoch(connection, epoch, final)
+        for stream in Stream:
+            _note_gaps(connection, stream, epoch, final[stream])
+    positions.open_epoch(connection, max(traces) + 1, now, REASON)
+
+
+def _last(connection: sqlite3.Connection, stream: Stream, epoch: int) -> int:
+    """The last sequence of an epoch that anything knows of."""
+    span = segments.row_id(epoch, 1), segments.row_id(epoch + 1, 0)
+    known = [
+        connection.execute(
+            f"SELECT max(last) FROM {segments.SEGMENT_TABLES[stream]} WHERE id BETWEEN ? AND ?",  # noqa: S608
+            span,
+        ).fetchone(),
+        connection.execute(
+            "SELECT max(last) FROM loss WHERE stream=? AND epoch=?", (stream, epoch)
+        ).fetchone(),
+        connection.execute(
+            "SELECT max(max(acknowledged, coalesce(final, 0))) FROM position "
+            "WHERE stream=? AND epoch=?",
+            (stream, epoch),
+        ).fetchone(),
+    ]
+    return max(row[0] or 0 for row in known)
+
+
+def _note_gaps(connection: sqlite3.Connection, stream: Stream, epoch: int, final: int) -> None:
+    """Write down what is neither delivered, nor here, nor known to be lost already."""
+    row = connection.execute(
+        "SELECT acknowledged FROM position WHERE stream=? AND epoch=?", (stream, epoch)
+    ).fetchone()
+    following = (row[0] if row else 0) + 1
+    span = segments.row_id(epoch, 1), segments.row_id(epoch + 1, 0)
+    known = connection.execute(
+        f"SELECT id & ?, last FROM {segments.SEGMENT_TABLES[stream]} WHERE id BETWEEN ? AND ? "  # noqa: S608
+        "UNION ALL SELECT first, last FROM loss WHERE stream=? AND epoch=? ORDER BY 1",
+        (MAX_SEQUENCE, *span, stream, epoch),
+    ).fetchall()
+    for first, last in [*known, (final + 1, final + 1)]:
+        if first > following:
+            entry = ledger.Entry(stream, epoch, following, first - 1, None, None, ledger.DAMAGED)
+            ledger.write(connection, entry)
+        following = max(following, last + 1)
