@@ -19,13 +19,7 @@ from nexus_agent.protocol import Ack, Presence, ProtocolError, Topic
 from nexus_agent.settings import SettingsError
 from nexus_agent.store.database import StoreError
 from nexus_agent.sync.backoff import full_jitter
-from nexus_agent.sync.client import (
-    NODELAY,
-    Client,
-    Denied,
-    connect_properties,
-    will_properties,
-)
+from nexus_agent.sync.client import Client, Denied, connect_properties, will_properties
 from nexus_agent.sync.sender import Sender
 
 log = structlog.get_logger("link")
@@ -123,15 +117,12 @@ class Link:
         self._session = uuid.uuid4().hex
         will = Presence(online=False, session=self._session)
         return Client(
-            self._address.host,
-            self._address.port,
+            self._address,
+            context,
             identifier=self._topic.device,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=context,
             keepalive=self._timing.keepalive_s,
             clean_start=False,
             properties=connect_properties(SESSION_EXPIRY_S),
-            socket_options=[NODELAY],
             will=aiomqtt.Will(
                 self._topic.presence,
                 will.encode(),
