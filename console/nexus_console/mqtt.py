@@ -293,6 +293,8 @@ class Link:
         session = Session(self._settings, self._tls, self._inbox)
         try:
             self._session = session
+            if self._stop.is_set():  # `stop` may have come too early to find the session
+                return
             session.open()
             self.connections += 1
             self.state, self.error = "connected", None

@@ -128,7 +128,7 @@ class Client(aiomqtt.Client):
         finally:
             self._pubacks.pop(info.mid, None)
         if reason is None:
-            raise aiomqtt.MqttError("the connection ended before the broker acknowledged a publish")
+            raise aiomqtt.MqttError(str(self._disconnected.exception() or "the session ended"))
         if reason.is_failure:
             raise Denied(f"the broker denies publishing to {topic}: {reason}")
 

@@ -191,5 +191,11 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     """The most telling leaf: a denial, else the first."""
     leaves: list[Exception] = []
     for error in group.exceptions:
-        leaves += [_first(error)] if isinstance(error, BaseExceptionGroup) else [error]
+        if isinstance(error, BaseExceptionGroup):
+            leaves.append(_first(error))
+        else:
+            # aiomqtt's "disconnected" has the reason as its cause.
+            leaves.append(
+                error.__cause__ if isinstance(error.__cause__, aiomqtt.MqttError) else error
+            )
     return next((leaf for leaf in leaves if isinstance(leaf, Denied)), leaves[0])
