@@ -25,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nexus_agent.protocol import ALL_DATA, ALL_PRESENCE
+from nexus_agent.transport import Dialer, dial_with, ping_overdue
 from nexus_console.config import BrokerSettings
 from nexus_console.ingest import Inbox, now_ns
 from nexus_console.intake import Inbound
@@ -33,10 +34,10 @@ State = Literal["connecting", "connected", "waiting", "denied", "stopped"]
 
 RECEIVE_MAXIMUM: Final = 500
 """Messages that the broker may have under way to us, not yet acknowledged."""
-CONNECT_S: Final = 3.0
-"""For TCP and again for TLS; short, because a stop has to wait for it."""
 HANDSHAKE_S: Final = 10.0
-"""From the TCP connection to the last SUBACK."""
+"""From the open connection to the last SUBACK."""
+TURN_S: Final = 0.5
+"""`ping_overdue` wants to be asked so often."""
 LONGEST_WAIT_S: Final = 128.0
 STABLE_S: Final = 10.0
 """A connection that has lasted so long starts the backoff afresh."""
@@ -73,14 +74,13 @@ class Session:
             manual_ack=True,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_S
-        client.tls_set_context(tls)
+        self._dialer = Dialer(settings, tls)
+        dial_with(client, self._dialer)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
-        client.on_socket_open = self._on_socket_open
         # With this callback paho leaves all writing to our loop, whatever thread publishes.
         client.on_socket_register_write = self._on_want_write
 
@@ -107,13 +107,17 @@ class Session:
     def serve(self) -> None:
         """Read and write until `close` or until the connection ends (LinkError)."""
         while not self._closing:
-            self._turn(1.0)
+            self._turn(TURN_S)
+            if ping_overdue(self._client):
+                raise LinkError("the line is dead: the broker does not answer a ping")
         self._client.disconnect()
         self._client.loop_write()
 
     def close(self) -> None:
-        """Let `serve` end. From any thread."""
+        """Let `open` or `serve` end. From any thread."""
         self._closing = True
+        if not self._connected:
+            self._dialer.abort()
         self._wake()
 
     def release(self) -> None:
@@ -145,8 +149,8 @@ class Session:
         sock = self._client.socket()
         if self._failure is not None or sock is None:
             raise self._failure or LinkError("the connection was lost")
-        # TLS may hold decrypted bytes that the socket does not show.
-        pending = bool(sock.pending()) if isinstance(sock, ssl.SSLSocket) else False
+        # TLS and WebSocket may hold bytes that the kernel does not show.
+        pending = bool(sock.pending())  # type: ignore[attr-defined]  # what a Dialer opens has it
         wanted = selectors.EVENT_READ
         if self._client.want_write():
             wanted |= selectors.EVENT_WRITE
@@ -169,10 +173,6 @@ class Session:
 
     def _on_want_write(self, _client: Client, _userdata: Any, _sock: Any) -> None:
         self._wake()
-
-    def _on_socket_open(self, _client: Client, _userdata: Any, sock: Any) -> None:
-        # Without it a large message waits 40 ms for the other side's delayed ACK.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(
         self,
@@ -293,6 +293,8 @@ class Link:
         session = Session(self._settings, self._tls, self._inbox)
         try:
             self._session = session
+            if self._stop.is_set():  # `stop` may have come too early to find the session
+                return
             session.open()
             self.connections += 1
             self.state, self.error = "connected", None

@@ -59,11 +59,9 @@ class Peer:
     async def run(self, address: BrokerAddress) -> None:
         """Serve over one connection until cancelled. Raises MqttError when it is lost."""
         async with Client(
-            address.host,
-            address.port,
+            address,
+            address.tls_context(),
             identifier=f"peer-{uuid.uuid4().hex[:8]}",
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=address.tls_context(),
             max_inflight_messages=RECEIVE_MAXIMUM,
         ) as client:
             await client.subscribe([(ALL_DATA, 1), (ALL_PRESENCE, 1)])

@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from nexus_agent import discovery
@@ -25,7 +25,13 @@ from nexus_console.config import ConsoleSettings
 
 PLUGINS: Final = ("host", "obd")
 _HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
-_WORDS: Final = {str: "text", Path: "path", int: "whole number", float: "number"}
+_WORDS: Final = {
+    str: "text",
+    SecretStr: "text, a secret",
+    Path: "path",
+    int: "whole number",
+    float: "number",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ aiomqtt's inside, which is why its version is pinned.
 from __future__ import annotations
 
 import asyncio
-import socket
+import ssl
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,12 +18,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from nexus_agent.broker import BrokerAddress
 from nexus_agent.protocol import CONTENT_TYPE, UserProperties
+from nexus_agent.transport import Dialer, dial_with, ping_overdue
 
-CONNECT_TIMEOUT_S: Final = 10.0
 PUBACK_TIMEOUT_S: Final = 60.0
-NODELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-"""Without it a publish of 64 KB waits for the delayed ACK of the one before."""
+"""The last resort: a dead line is found by TCP or by a missing PINGRESP."""
+TICK_S: Final = 0.5
 
 
 class Denied(aiomqtt.MqttError):
@@ -31,19 +32,28 @@ class Denied(aiomqtt.MqttError):
 
 
 class Client(aiomqtt.Client):
-    """An MQTT 5 client whose `publish_checked` raises Denied where the broker denies."""
+    """An MQTT 5 client whose `publish_checked` raises Denied where the broker denies.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._pubacks: dict[int, asyncio.Future[ReasonCode]] = {}
-        self._client.connect_timeout = CONNECT_TIMEOUT_S
+    It finds a line dead that has been silent for 1.5 keep-alives. *settings* are aiomqtt's.
+    """
+
+    def __init__(self, address: BrokerAddress, tls: ssl.SSLContext, **settings: Any) -> None:
+        super().__init__(
+            address.host, address.port, protocol=aiomqtt.ProtocolVersion.V5, **settings
+        )
+        self._dialer = Dialer(address, tls)
+        dial_with(self._client, self._dialer)
+        self._pubacks: dict[int, asyncio.Future[ReasonCode | None]] = {}
 
     async def __aenter__(self) -> Self:
         try:
-            return await super().__aenter__()
+            await super().__aenter__()
         except BaseException:
+            self._dialer.abort()
             self._drop()
             raise
+        self._disconnected.add_done_callback(self._forget_pubacks)
+        return self
 
     async def __aexit__(
         self,
@@ -65,6 +75,20 @@ class Client(aiomqtt.Client):
             self._loop.remove_reader(connection.fileno())
             self._loop.remove_writer(connection.fileno())
             connection.close()
+
+    async def _misc_loop(self) -> None:
+        while self._client.loop_misc() == MQTT_ERR_SUCCESS:
+            if ping_overdue(self._client) and not self._disconnected.done():
+                self._disconnected.set_exception(
+                    aiomqtt.MqttError("the line is dead: the broker does not answer a ping")
+                )
+                return
+            await asyncio.sleep(TICK_S)
+
+    def _forget_pubacks(self, _disconnected: asyncio.Future[None]) -> None:
+        for puback in self._pubacks.values():
+            if not puback.done():
+                puback.set_result(None)
 
     def _on_publish(
         self,
@@ -91,7 +115,7 @@ class Client(aiomqtt.Client):
         info = self._client.publish(topic, payload, 1, retain, properties)
         if info.rc != MQTT_ERR_SUCCESS:
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
-        puback: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
+        puback: asyncio.Future[ReasonCode | None] = asyncio.get_running_loop().create_future()
         # No PUBACK can have been read yet: reading happens in this very loop.
         self._pubacks[info.mid] = puback
         try:
@@ -103,6 +127,8 @@ class Client(aiomqtt.Client):
             ) from None
         finally:
             self._pubacks.pop(info.mid, None)
+        if reason is None:
+            raise aiomqtt.MqttError(str(self._disconnected.exception() or "the session ended"))
         if reason.is_failure:
             raise Denied(f"the broker denies publishing to {topic}: {reason}")
 

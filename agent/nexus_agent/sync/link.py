@@ -19,13 +19,7 @@ from nexus_agent.protocol import Ack, Presence, ProtocolError, Topic
 from nexus_agent.settings import SettingsError
 from nexus_agent.store.errors import StoreError
 from nexus_agent.sync.backoff import full_jitter
-from nexus_agent.sync.client import (
-    NODELAY,
-    Client,
-    Denied,
-    connect_properties,
-    will_properties,
-)
+from nexus_agent.sync.client import Client, Denied, connect_properties, will_properties
 from nexus_agent.sync.sender import Sender
 
 log = structlog.get_logger("link")
@@ -123,15 +117,12 @@ class Link:
         self._session = uuid.uuid4().hex
         will = Presence(online=False, session=self._session)
         return Client(
-            self._address.host,
-            self._address.port,
+            self._address,
+            context,
             identifier=self._topic.device,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=context,
             keepalive=self._timing.keepalive_s,
             clean_start=False,
             properties=connect_properties(SESSION_EXPIRY_S),
-            socket_options=[NODELAY],
             will=aiomqtt.Will(
                 self._topic.presence,
                 will.encode(),
@@ -200,5 +191,11 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     """The most telling leaf: a denial, else the first."""
     leaves: list[Exception] = []
     for error in group.exceptions:
-        leaves += [_first(error)] if isinstance(error, BaseExceptionGroup) else [error]
+        if isinstance(error, BaseExceptionGroup):
+            leaves.append(_first(error))
+        else:
+            # aiomqtt's "disconnected" has the reason as its cause.
+            leaves.append(
+                error.__cause__ if isinstance(error.__cause__, aiomqtt.MqttError) else error
+            )
     return next((leaf for leaf in leaves if isinstance(leaf, Denied)), leaves[0])

@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 
-from nexus_agent.broker import BrokerAddress
-from nexus_agent.settings import SettingsError
+from nexus_agent.broker import BrokerAddress, Proxy
+from nexus_agent.settings import SettingsError, validate
 from nexus_demo.certs import Authority, Credentials
 
 URL = "mqtts://broker"
@@ -51,6 +51,11 @@ def test_a_url_is_host_and_port(url: str, host: str, port: int) -> None:
         ("mqtts://broker/topic", "must be mqtts://host:port"),
         ("mqtts://broker?tls=no", "must be mqtts://host:port"),
         ("mqtts://broker#x", "must be mqtts://host:port"),
+        ("ws://broker/mqtt", "must be mqtts://host:port or wss://host:port/path"),
+        ("wss://broker/mqtt?x=1", "must be mqtts://host:port or wss://host:port/path"),
+        ("wss://broker/a b", "must be mqtts://host:port or wss://host:port/path"),
+        ("wss://broker/\u00e4", "must be mqtts://host:port or wss://host:port/path"),
+        ("wss://broker:0/mqtt", "has no valid port"),
         ("mqtts://user:secret@broker", "must be mqtts://host:port"),
         ("mqtts://[::1", "Invalid IPv6 URL"),
         ("mqtts://broker:0", "has no valid port"),
@@ -62,6 +67,79 @@ def test_a_url_is_host_and_port(url: str, host: str, port: int) -> None:
 def test_another_form_of_url_is_refused(url: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         BrokerAddress(url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "path"),
+    [
+        ("wss://broker", 443, "/mqtt"),
+        ("wss://broker:8443", 8443, "/mqtt"),
+        ("wss://broker/", 443, "/"),
+        ("WSS://Broker:8443/fleet/mqtt", 8443, "/fleet/mqtt"),
+        ("mqtts://broker", 8883, None),
+    ],
+)
+def test_a_websocket_has_a_path(url: str, port: int, path: str | None) -> None:
+    address = BrokerAddress(url=url)
+    assert (address.host, address.port, address.path) == ("broker", port, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("http://proxy:3128", Proxy("http", "proxy", 3128)),
+        ("http://proxy:3128/", Proxy("http", "proxy", 3128)),
+        ("socks5://[::1]:1080", Proxy("socks5", "::1", 1080)),
+        ("http://me@proxy:3128", Proxy("http", "proxy", 3128, "me")),
+        ("http://me:a%40b%3Ac@proxy:3128", Proxy("http", "proxy", 3128, "me", "a@b:c")),
+        ("socks5://m%3Ae:pw@proxy:1080", Proxy("socks5", "proxy", 1080, "m:e", "pw")),
+    ],
+)
+def test_a_proxy_is_scheme_host_port_and_credentials(url: str, proxy: Proxy) -> None:
+    assert BrokerAddress(url=URL, proxy=url).way() == proxy
+
+
+def test_without_a_proxy_the_way_is_direct() -> None:
+    assert BrokerAddress(url=URL).way() is None
+
+
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ("", "must be http://"),
+        ("proxy:3128", "must be http://"),
+        ("http://me:hush@proxy", "must be http://"),
+        ("http://me:hush@proxy:99999", "its host or port is not valid"),
+        ("http://me:hush@[::1", "its host or port is not valid"),
+        ("https://me:hush@proxy:3128", "must be http://"),
+        ("socks4://me:hush@proxy:1080", "must be http://"),
+        ("http://me:hush@proxy:3128/path", "and nothing more"),
+        ("http://:hush@proxy:3128", "a password and no user"),
+        ("http://m%3Ae:hush@proxy:3128", "a user with a colon"),
+        ("socks5://me@proxy:1080", "a user and no password"),
+        (f"socks5://me:{'hush' * 64}@proxy:1080", "more than 255 bytes"),
+        (["http://me:hush@proxy:3128"], "must be text"),
+        (3128, "must be text"),
+    ],
+)
+def test_another_form_of_proxy_is_refused_without_repeating_it(proxy: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=f"^f: proxy: .*{message}") as caught:
+        validate(BrokerAddress, {"url": URL, "proxy": proxy}, "f")
+    assert "hush" not in str(caught.value)
+
+
+def test_what_a_proxy_is_told_shows_nowhere() -> None:
+    address = BrokerAddress(url=URL, proxy="http://me:hush@proxy:3128")
+    shown = f"{address} {address!r} {address.model_dump()} {address.model_dump_json()}"
+    shown += f"{address.way()} {address.way()!r}"
+    assert "hush" not in shown
+    assert str(address.way()) == "http://proxy:3128"
+
+
+def test_a_password_in_the_brokers_url_is_refused_without_repeating_it() -> None:
+    with pytest.raises(SettingsError) as caught:
+        validate(BrokerAddress, {"url": "mqtts://me:hush@broker"}, "f")
+    assert "hush" not in str(caught.value)
 
 
 def test_the_context_checks_the_broker_and_shows_who_we_are(
