@@ -35,6 +35,7 @@ from nexus_agent.protocol import (
 from nexus_agent.store import guard, ledger, positions, salvage, segments
 from nexus_agent.store.buffer import SEGMENT_BYTES, SEGMENT_EVENTS, Also, Batch
 from nexus_agent.store.database import Database
+from nexus_agent.store.errors import DamagedError
 from nexus_agent.store.positions import Positions
 from nexus_agent.store.sealer import Sealer, Trouble
 
@@ -107,7 +108,12 @@ class Outbox:
             at = positions.load(connection, opened)
             return at if known is None else guard.reconcile(connection, at, known, opened)
 
-        self._sealer.at = await self._database.run(load)
+        generation = self._database.generation
+        try:
+            self._sealer.at = await self._database.run(load)
+        except DamagedError as error:
+            await self._database.repair(error, generation)
+            self._sealer.at = await self._database.run(load)
         self._clock.raise_floor(self._at.newest_time)
         if known is not None:
             self._clock.raise_floor(known.time)

@@ -22,7 +22,7 @@ def upgrade() -> None:
         "(SELECT max(last) FROM ranges WHERE stream_id = streams.id), 0) THEN high_water ELSE "
         "(SELECT max(last) FROM ranges WHERE stream_id = streams.id) END"
     )
-    synced = sa.bindparam("synced", '%"synced":true,"data":%')
+    synced: sa.BindParameter[str] = sa.bindparam("synced", '%"synced":true,"data":%')
     op.execute(sa.text("UPDATE events SET clock = 0 WHERE line LIKE :synced").bindparams(synced))
     op.execute(
         "INSERT INTO type_spans "  # noqa: S608 - our own number

@@ -62,7 +62,7 @@ async def test_logs_go_before_telemetry_before_events_before_alerts(opened: Any)
         for stream in order:
             for n in range(8):
                 await store.fill(stream, NOISE, seed=n)
-        gone = []
+        gone: list[str] = []
         for n in range(4 * ENOUGH):
             await store.fill(Stream.ALERT, NOISE, seed=n)
             first = {name for name, *_ in await store.losses()}

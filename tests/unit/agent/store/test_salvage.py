@@ -1,0 +1,182 @@
+"""A damaged, lost or restored database: what is saved, what is declared, no number twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexus_agent.protocol import Stream
+from nexus_agent.store.errors import StoreError
+
+PAGE = 4096
+
+
+def shake(file: Path, page: int, seed: int) -> None:
+    """Overwrite one page with noise."""
+    noise = random.Random(seed).randbytes(PAGE)
+    with file.open("r+b") as data:
+        data.seek(page * PAGE)
+        data.write(noise)
+
+
+async def filled(opened: Any, count: int = 60) -> list[tuple[int, Any]]:
+    """A box with large and small segments; what it promised, by sequence."""
+    async with opened() as store:
+        for n in range(count // 2):
+            await store.fill(Stream.EVENT, 9000, seed=n)
+        await store.emit(*range(count // 2))
+        return [(event.seq, event.data) for event in await store.events()]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_a_damaged_page_does_not_hold_is_saved(
+    opened: Any, state_dir: Path, seed: int
+) -> None:
+    promised = await filled(opened)
+    file = state_dir / "agent.db"
+    shake(file, random.Random(seed).randrange(1, file.stat().st_size // PAGE), seed)
+    async with opened() as store:
+        try:
+            await store.waiting()
+        except StoreError:
+            await store.outbox.heal()
+        left = [(event.seq, event.data) for event in await store.waiting() if event.epoch == 1]
+        lost = {n for _, _, first, last, _ in await store.losses() for n in range(first, last + 1)}
+        saved = [one for one in promised if one[0] not in lost]
+        assert left[: len(saved)] == saved
+        assert len(lost) < len(promised) // 2
+
+
+@pytest.mark.parametrize("page", [0, 1, 2])
+async def test_the_first_pages_may_be_gone(opened: Any, state_dir: Path, page: int) -> None:
+    promised = await filled(opened)
+    shake(state_dir / "agent.db", page, 1)
+    async with opened() as store:
+        await store.emit("goes on")
+        left = {(event.seq, event.data) for event in await store.waiting() if event.epoch == 1}
+        assert len(left & set(promised)) >= len(promised) - 2
+
+
+async def test_a_file_that_is_no_database_begins_a_new_epoch(opened: Any, state_dir: Path) -> None:
+    await filled(opened)
+    (state_dir / "agent.db").write_bytes(b"x" * 8192)
+    async with opened() as store:
+        await store.emit("goes on")
+        assert store.outbox.epoch > 1
+        assert ("event", 1, 1, 60) in {loss[:4] for loss in await store.losses()}
+    assert (state_dir / "agent.db.damaged-1").read_bytes() == b"x" * 8192
+
+
+async def test_what_is_only_in_the_write_ahead_log_is_saved_too(
+    opened: Any, state_dir: Path, tmp_path: Path
+) -> None:
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    async with opened() as store:
+        await store.emit(*range(10))
+        for name in ("agent.db", "agent.db-wal", "guard.json"):
+            shutil.copy(state_dir / name, crashed)
+    shake(crashed / "agent.db", 0, 1)
+    async with opened(crashed) as store:
+        assert [event.data for event in await store.waiting()] == list(range(10))
+
+
+async def test_state_and_positions_come_over(opened: Any, state_dir: Path) -> None:
+    async with opened() as store:
+        await store.emit(*range(20))
+        await store.acknowledge(15)
+        await store.database.run(
+            lambda c: c.execute("INSERT INTO plugin_state VALUES ('obd', 'vin', '1')")
+        )
+    with sqlite3.connect(state_dir / "agent.db") as beside:
+        page = beside.execute("SELECT rootpage FROM sqlite_master WHERE name='traffic'").fetchone()
+    shake(state_dir / "agent.db", page[0] - 1, 1)
+    async with opened() as store:
+        with pytest.raises(Exception, match="malformed"):
+            await store.database.run(lambda c: c.execute("SELECT * FROM traffic").fetchall())
+        await store.outbox.heal()
+        assert [event.seq for event in await store.waiting()] == [16, 17, 18, 19, 20]
+        assert await store.database.read("SELECT value FROM plugin_state") == [("1",)]
+        assert await store.losses() == []
+
+
+async def test_a_flipped_bit_costs_one_segment_and_is_declared(
+    opened: Any, state_dir: Path
+) -> None:
+    async with opened() as store:
+        await store.emit(*range(3))
+    with sqlite3.connect(state_dir / "agent.db") as beside:
+        payload = bytearray(
+            beside.execute("SELECT payload FROM segment_event WHERE last=2").fetchone()[0]
+        )
+        payload[len(payload) // 2] ^= 1
+        beside.execute("UPDATE segment_event SET payload=? WHERE last=2", (bytes(payload),))
+    beside.close()
+    async with opened() as store:
+        assert [event.seq for event in await store.waiting()] == [1, 3]
+        assert await store.losses() == [("event", 1, 2, 2, "damaged on the disk")]
+        assert [loss["last"] for loss in await store.told()] == [2]
+    assert [file.name for file in (state_dir / "damaged").iterdir()] == ["event-1-2-2.segment"]
+
+
+async def test_a_salvage_that_was_cut_off_begins_again(opened: Any, state_dir: Path) -> None:
+    promised = await filled(opened)
+    file = state_dir / "agent.db"
+    shake(file, 0, 1)
+    (state_dir / "agent.db.salvage").write_bytes(b"half of it")
+    async with opened() as store:
+        left = {(event.seq, event.data) for event in await store.waiting()}
+        assert len(left & set(promised)) >= len(promised) - 2
+
+
+async def test_a_salvage_that_was_cut_off_at_its_very_end_is_completed(
+    opened: Any, state_dir: Path
+) -> None:
+    promised = await filled(opened)
+    (state_dir / "agent.db").rename(state_dir / "agent.db.salvage")
+    async with opened() as store:
+        assert [(event.seq, event.data) for event in await store.waiting()] == promised
+
+
+async def test_a_lost_database_does_not_number_twice(opened: Any, state_dir: Path) -> None:
+    async with opened() as store:
+        await store.emit(*range(7))
+    (state_dir / "agent.db").unlink()
+    async with opened() as store:
+        await store.emit("goes on")
+        [event] = await store.waiting()
+        assert (event.epoch, event.seq) == (2, 1)
+        assert await store.losses() == [("event", 1, 1, 7, "lost with the database")]
+
+
+async def test_a_database_from_a_backup_begins_a_new_epoch(
+    opened: Any, state_dir: Path, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        await store.emit(*range(3))
+    shutil.copy(state_dir / "agent.db", tmp_path / "backup")
+    async with opened() as store:
+        await store.emit(*range(4))
+    shutil.copy(tmp_path / "backup", state_dir / "agent.db")
+    async with opened() as store:
+        await store.emit("goes on")
+        assert [(e.epoch, e.seq) for e in await store.waiting()] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+        assert await store.losses() == [("event", 1, 4, 7, "lost with the database")]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 0}', os.urandom(50)])
+async def test_a_guard_file_that_cannot_be_read_is_written_anew(
+    opened: Any, state_dir: Path, content: bytes
+) -> None:
+    async with opened() as store:
+        await store.emit(1)
+    (state_dir / "guard.json").write_bytes(content)
+    async with opened() as store:
+        assert store.outbox.epoch == 1
+    assert b'"epoch":1' in (state_dir / "guard.json").read_bytes()
