@@ -98,12 +98,11 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in arguments)
-    if origin is Annotated:
-        return _kind(arguments[0], field)
     if origin is tuple:
         return f"list of: {_kind(arguments[0], field)}"
-    if isinstance(annotation, UnionType):
-        [kind] = (argument for argument in arguments if argument is not NoneType)
+    if origin is Annotated or isinstance(annotation, UnionType):
+        inner = arguments[:1] if origin is Annotated else arguments
+        [kind] = (argument for argument in inner if argument is not NoneType)
         return _kind(kind, field)
     if annotation is bool:
         return "`true`, `false`"
