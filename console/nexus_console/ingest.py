@@ -196,7 +196,14 @@ class Writer:
             Intake(connection).keep_unreadable(message, f"cannot be stored: {text}")
 
     def _acknowledge(self, mark: Mark) -> None:
-        document = Ack(epoch=mark.epoch, stream=mark.stream, seq=mark.seq)
+        document = Ack(
+            epoch=mark.epoch,
+            stream=mark.stream,
+            seq=mark.seq,
+            want=list(mark.want),
+            renew=mark.order.reason if mark.order else None,
+            above=mark.order.above if mark.order else None,
+        )
         # Where there is no connection now, the box asks again by sending again.
         self._publish(Topic(mark.device).ack, document.encode())
 
