@@ -116,9 +116,9 @@ class Lane:
         self.news = True
         self._sealed = max(self._sealed, segment.last)
         parts = self._coverage.missing(segment.first, segment.last)
-        if segment.first <= self._coverage.high_water:
-            parts = sorted(parts + self._late(segment.first, segment.last))
         whole = parts == [(segment.first, segment.last)]
+        if not whole:
+            parts = sorted(parts + self._late(segment.first, segment.last))
         if not whole and self._is_repeat(segment):
             self._duplicates += segment.last - segment.first + 1
             return Taken()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from nexus_agent.protocol import (
     Presence,
@@ -35,9 +35,12 @@ def sealed(
     event_type: str = "test.value",
     device: str = DEVICE,
     time: int = NOW,
+    mono: int = 1_000_000_000,
+    boot: str = BOOT,
+    synced: bool = True,
 ) -> Segment:
     """A segment of events with *data*, from sequence *first* on."""
-    stamp = Stamp(time, 1_000_000_000, BOOT, synced=True)
+    stamp = Stamp(time, mono, boot, synced)
     events = [(event_type, one) for one in data]
     tails = encode_events(device=device, source="test", stamp=stamp, events=events)
     return seal(stream=stream, epoch=epoch, first=first, tails=tails, times=(time, time))
@@ -75,10 +78,14 @@ class Store:
     def take(self, *messages: Inbound) -> Outcome:
         """All of *messages* in one transaction."""
         with self.database.write() as connection:
-            intake = Intake(connection)
-            for one in messages:
-                intake.take(one)
-            return intake.finish()
+            return self.put(connection, *messages)
+
+    def put(self, connection: Connection, *messages: Inbound) -> Outcome:
+        """All of *messages* in the transaction of *connection*."""
+        intake = Intake(connection)
+        for one in messages:
+            intake.take(one)
+        return intake.finish()
 
     def rows(self, table: Any) -> list[dict[str, Any]]:
         with self.database.read() as connection:

@@ -180,6 +180,7 @@ async def test_what_a_box_sends_is_acknowledged_and_shown(
             "epoch": 1,
             "stream": "event",
             "high_water": 3,
+            "sealed": 7,
             "received": 3,
             "duplicates": 3,
             "gaps": [{"first": 4, "last": 5}],
