@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +71,17 @@ def presence(
     return Inbound(Topic(device).presence, payload, [], retained, received, lambda: None)
 
 
+class _UndoError(Exception):
+    """Ends a transaction."""
+
+
+def _take(connection: Connection, messages: Iterable[Inbound]) -> Outcome:
+    intake = Intake(connection)
+    for one in messages:
+        intake.take(one)
+    return intake.finish()
+
+
 class Store:
     """A console's database, written as the writer does it."""
 
@@ -78,14 +91,13 @@ class Store:
     def take(self, *messages: Inbound) -> Outcome:
         """All of *messages* in one transaction."""
         with self.database.write() as connection:
-            return self.put(connection, *messages)
+            return _take(connection, messages)
 
-    def put(self, connection: Connection, *messages: Inbound) -> Outcome:
-        """All of *messages* in the transaction of *connection*."""
-        intake = Intake(connection)
-        for one in messages:
-            intake.take(one)
-        return intake.finish()
+    def take_back(self, *messages: Inbound) -> None:
+        """All of *messages* in one transaction that is not committed."""
+        with suppress(_UndoError), self.database.write() as connection:
+            _take(connection, messages)
+            raise _UndoError
 
     def rows(self, table: Any) -> list[dict[str, Any]]:
         with self.database.read() as connection:

@@ -171,9 +171,7 @@ def test_what_cannot_be_reckoned_with_is_stored_as_it_came(
 
 def test_a_rolled_back_learning_leaves_nothing(store: Store) -> None:
     store.take(unsynced(1, "a"))
-    with pytest.raises(RuntimeError), store.database.write() as connection:
-        store.put(connection, birth())
-        raise RuntimeError
+    store.take_back(birth())
     assert (store.rows(boots), times(store)) == ([], [(WRONG, UNKNOWN)])
     assert len(store.rows(untimed)) == 1
 

@@ -149,9 +149,7 @@ def test_what_retention_has_removed_is_taken_for_a_duplicate(store: Store) -> No
 def test_a_rolled_back_conflict_leaves_nothing(store: Store) -> None:
     store.take(message(run(1, 2)))
     before = [store.rows(table) for table in (events, segments, set_aside, devices)]
-    with pytest.raises(RuntimeError), store.database.write() as connection:
-        store.put(connection, message(sealed(1, "other", "content")))
-        raise RuntimeError
+    store.take_back(message(sealed(1, "other", "content")))
     assert [store.rows(table) for table in (events, segments, set_aside, devices)] == before
     store.take(message(sealed(1, "other", "content")))
     assert data(store) == {1: ["1", '"other"'], 2: ["2", '"content"']}
