@@ -7,11 +7,9 @@ the box's monotonic clock and true time, every event of that boot has a true tim
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -26,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from nexus_agent.protocol import Moment, Presence, ProtocolError, parse_time
+from nexus_agent.protocol import Lines, Presence, ProtocolError, parse_time
 from nexus_console.db.models import CLOCKS, boots, events, type_spans, untimed
 from nexus_console.remarks import COUNT, remark
 
@@ -42,9 +40,14 @@ _MAX_BOOT: Final = 64
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
-_time = attrgetter("time")
-_boot = attrgetter("boot")
-_synced = attrgetter("synced")
+
+class _Moment(NamedTuple):
+    """When an event was recorded, by both clocks of the box; time in ns."""
+
+    time: int
+    mono: str
+    boot: str
+    synced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class _Offset:
     basis: Literal["synced", "received"]
 
     def is_better_than(self, other: _Offset) -> bool:
+        """Than one that goes by arrival."""
         # A message may have waited on its way, but never came before it was sent: less is nearer.
         return other.basis == "received" and (self.basis == "synced" or self.offset < other.offset)
 
@@ -78,15 +82,22 @@ class Clocks:
         device_id: int,
         stream: int,
         position: int,
-        moments: Sequence[Moment],
+        part: Lines,
         received: int,
     ) -> tuple[list[int], list[int]]:
         """Times and clocks (see CLOCKS) of events that will be at *position* and behind it."""
-        synced = set(map(_synced, moments))
-        if True in synced:
-            self._learn_from(device_id, moments, received)
-        if False not in synced:
-            return list(map(_time, moments)), [SYNCED] * len(moments)
+        clocks = set(part.clocks)
+        for clock in clocks:
+            if clock.synced:
+                n = part.clocks.index(clock)
+                moment = _Moment(part.times[n], part.monos[n], *clock)
+                self._learn(device_id, moment, received)
+        if all(clock.synced for clock in clocks):
+            return part.times, [SYNCED] * len(part.times)
+        moments = [
+            _Moment(time, mono, *clock)
+            for time, mono, clock in zip(part.times, part.monos, part.clocks, strict=True)
+        ]
         found = [self._judge_one(device_id, moment) for moment in moments]
         self._untimed += [
             {
@@ -106,7 +117,7 @@ class Clocks:
         if birth.boot is None or birth.mono is None or birth.time is None:
             return
         try:
-            moment = Moment(parse_time(birth.time), birth.mono, birth.boot, bool(birth.synced))
+            moment = _Moment(parse_time(birth.time), birth.mono, birth.boot, bool(birth.synced))
         except ProtocolError:
             return
         self._learn(device_id, moment, received)
@@ -123,22 +134,15 @@ class Clocks:
             text = f"the clock was off by {_roughly(off)}: {COUNT} events re-timed"
             remark(self._connection, device_id, "clock", text, now, times=count)
 
-    def _learn_from(self, device_id: int, moments: Sequence[Moment], received: int) -> None:
-        for boot in set(map(_boot, moments)):
-            known = self._known(device_id, boot)
-            if known is not None and known.basis == "synced":
-                continue
-            first = next((m for m in moments if m.synced and m.boot == boot), None)
-            if first is not None:
-                self._learn(device_id, first, received)
-
-    def _learn(self, device_id: int, moment: Moment, received: int) -> None:
+    def _learn(self, device_id: int, moment: _Moment, received: int) -> None:
         """Take the box's time for true if it was synchronised, and else that of arrival here."""
+        known = self._known(device_id, moment.boot)
+        if known is not None and known.basis == "synced":
+            return
         mono, true = _readable(moment), moment.time if moment.synced else received
         if mono is None or abs(true - mono) > _FARTHEST:
             return
         new = _Offset(true - mono, "synced" if moment.synced else "received")
-        known = self._known(device_id, moment.boot)
         if known is None or new.is_better_than(known):
             self._offsets[device_id, moment.boot] = new
             self._learnt[device_id, moment.boot] = (new, received)
@@ -154,7 +158,7 @@ class Clocks:
             self._offsets[key] = None if row is None else _Offset(row.offset, row.basis)
         return self._offsets[key]
 
-    def _judge_one(self, device_id: int, moment: Moment) -> tuple[int, int]:
+    def _judge_one(self, device_id: int, moment: _Moment) -> tuple[int, int]:
         if moment.synced:
             return moment.time, SYNCED
         known, mono = self._known(device_id, moment.boot), _readable(moment)
@@ -241,7 +245,7 @@ class Clocks:
         )
 
 
-def _readable(moment: Moment) -> int | None:
+def _readable(moment: _Moment) -> int | None:
     """Monotonic time in ns, or None where it cannot be worked with."""
     match = _MONO.fullmatch(moment.mono)
     if match is None or not _is_name(moment.boot):

@@ -77,7 +77,7 @@ class EventLog:
     def append(self, device: Device, stream: int, epoch: int, part: Lines, received: int) -> int:
         """Give *part* the next positions of *device*; return the first. stream is its code."""
         start = device.events + 1
-        times, clocks = self._clocks.judge(device.id, stream, start, part.moments, received)
+        times, clocks = self._clocks.judge(device.id, stream, start, part, received)
         size = len(part.lines)
         self._rows += zip(
             repeat(device.id),

@@ -267,7 +267,7 @@ class Lane:
         self._taken[segment.first, segment.last] = {
             "crc": segment.crc,
             "position": position,
-            "last_time": max(moment.time for moment in set(lines.moments)),
+            "last_time": max(lines.times),
         }
 
     def _save_taken(self) -> None:
@@ -303,9 +303,9 @@ class Lane:
 def _read(segment: Segment) -> Lines:
     """`read_segment`, and ProtocolError for what decodes but cannot be stored or shown."""
     lines = read_segment(segment)
-    for moment in set(lines.moments):
-        if abs(moment.time) > MAX_TIME:
-            raise ProtocolError(f"time {moment.time} does not fit into 64 bits")
+    for time in (min(lines.times), max(lines.times)):
+        if abs(time) > MAX_TIME:
+            raise ProtocolError(f"time {time} does not fit into 64 bits")
     for kind in set(lines.types):
         if "\0" in kind:
             raise ProtocolError(f"type {kind!r} holds NUL")

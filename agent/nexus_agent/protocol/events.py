@@ -86,11 +86,9 @@ def _finite(data: Any) -> bool:
     return True
 
 
-class Moment(NamedTuple):
-    """When events were recorded: `Event` has the same four, with the same meaning."""
+class Clock(NamedTuple):
+    """A boot of the box, and whether its clock was synchronised then."""
 
-    time: int
-    mono: str
     boot: str
     synced: bool
 
@@ -144,14 +142,23 @@ class Lines:
     first: int
     lines: list[str]
     types: list[str]
-    moments: list[Moment]
+    times: list[int]
+    monos: list[str]
+    clocks: list[Clock]
 
     def part(self, first: int, last: int) -> Lines:
         """Events first to last of these."""
         start, end = first - self.first, last - self.first + 1
         if start == 0 and end == len(self.lines):
             return self
-        return Lines(first, self.lines[start:end], self.types[start:end], self.moments[start:end])
+        return Lines(
+            first,
+            self.lines[start:end],
+            self.types[start:end],
+            self.times[start:end],
+            self.monos[start:end],
+            self.clocks[start:end],
+        )
 
 
 def decode_lines(block: bytes, *, epoch: int, stream: Stream, first: int) -> Lines:
@@ -172,7 +179,9 @@ def _decode_any(block: bytes, epoch: int, stream: Stream, first: int) -> Lines:
         first,
         [event.raw.decode() for event in events],
         [event.type for event in events],
-        [Moment(event.time, event.mono, event.boot, event.synced) for event in events],
+        [event.time for event in events],
+        [event.mono for event in events],
+        [Clock(event.boot, event.synced) for event in events],
     )
 
 
@@ -184,28 +193,36 @@ def _decode_usual(block: bytes, epoch: int, stream: Stream, first: int) -> Lines
         lines = text.split("\n")
         if len(found) != len(lines):
             return None
-        ids, types, moments, data = zip(*found, strict=True)
+        ids, types, times, monos, clocks, data = zip(*found, strict=True)
         if list(ids) != list(map(str, range(first, first + len(lines)))):
             return None
         _check_values(data)
-        read = {moment: _read_moment(moment) for moment in set(moments)}
+        time_of = {time: _read_time(time) for time in set(times)}
     except (UnicodeDecodeError, orjson.JSONDecodeError, ProtocolError):
         return None
-    return Lines(first, lines, list(types), [read[moment] for moment in moments])
+    clock_of = {clock: _read_clock(clock) for clock in set(clocks)}
+    return Lines(
+        first,
+        lines,
+        list(types),
+        [time_of[time] for time in times],
+        list(monos),
+        [clock_of[clock] for clock in clocks],
+    )
 
 
 @lru_cache(maxsize=64)
 def _usual_line(epoch: int, stream: Stream) -> re.Pattern[str]:
-    """Finds (sequence, type, moment, data) of each line; data is not looked into."""
-    text = r'[^"\\\x00-\x1f]*'
-    moment = f'"time":"{text}","mono":"{text}","boot":"{text}","synced":(?:true|false)'
+    """Finds (sequence, type, time, mono, clock, data) of each; data is not looked into."""
+    text = r'[^"\\\x00-\x1f]*+'
     head = f'{{"specversion":"1\\.0","id":"{epoch}/{stream}/([0-9]+)","source":"{text}"'
-    return re.compile(f'^{head},"type":"({text})",({moment}),"data":(.+)}}$', re.MULTILINE)
+    moment = f'"time":"({text})","mono":"({text})","boot":"({text}","synced":(?:true|false))'
+    return re.compile(f'^{head},"type":"({text})",{moment},"data":(.+)}}$', re.MULTILINE)
 
 
-def _read_moment(text: str) -> Moment:
-    _, _, _, time, _, _, _, mono, _, _, _, boot, _, _, synced = text.split('"')
-    return Moment(_read_time(time), mono, boot, synced == ":true")
+def _read_clock(text: str) -> Clock:
+    boot, _, synced = text.partition('","synced":')
+    return Clock(boot, synced == "true")
 
 
 def _read_time(text: str) -> int:

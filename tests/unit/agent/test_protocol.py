@@ -126,9 +126,9 @@ def test_lines_read_in_one_go_are_what_they_are_one_by_one(
     found = protocol.decode_lines(block, epoch=2, stream=Stream.EVENT, first=first)
     assert [line.encode() for line in found.lines] == [event.raw for event in one_by_one]
     assert found.types == [event.type for event in one_by_one]
-    assert [tuple(moment) for moment in found.moments] == [
-        (event.time, event.mono, event.boot, event.synced) for event in one_by_one
-    ]
+    assert found.times == [event.time for event in one_by_one]
+    assert found.monos == [event.mono for event in one_by_one]
+    assert found.clocks == [(event.boot, event.synced) for event in one_by_one]
 
 
 def test_lines_that_complete_each_other_are_no_events() -> None:
