@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.exc import DBAPIError
 
 from nexus_agent.protocol import Lines
+from nexus_console.bulk import Run, insert_runs
 from nexus_console.clocks import Clocks
-from nexus_console.db.models import events, type_spans
+from nexus_console.db.models import type_spans
 
 SPAN_POSITIONS: Final = 1000
 """Positions that a type span grows to, so that lone events do not cost a row each, and whoever
 looks for a rare type does not read much of what is between."""
 
-_COLUMNS: Final = tuple(column.name for column in events.columns)
-_VALUES: Final = f"({', '.join('?' * len(_COLUMNS))})"
-_INSERT_SQLITE: Final = f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES {_VALUES}"  # noqa: S608 - our own column names
-_CHUNK_SQLITE: Final = 200
-"""Rows that one statement inserts: a third of the time is saved; more saves nothing more."""
-_INSERT_CHUNK_SQLITE: Final = _INSERT_SQLITE + f", {_VALUES}" * (_CHUNK_SQLITE - 1)
-_COPY_POSTGRESQL: Final = f"COPY events ({', '.join(_COLUMNS)}) FROM STDIN"
-_MAX_ROWS: Final = 5_000
-"""Rows that are kept in memory."""
+_MAX_EVENTS: Final = 5_000
+"""Events that are kept in memory."""
 
-_Row: TypeAlias = tuple[int, int, int, int, int, str, int, int, int, str]
 _Key: TypeAlias = tuple[int, str, int]
 
 
@@ -69,7 +60,8 @@ class EventLog:
     def __init__(self, connection: Connection, clocks: Clocks) -> None:
         self._connection = connection
         self._clocks = clocks
-        self._rows: list[_Row] = []
+        self._runs: list[Run] = []
+        self._waiting = 0
         self._newest: dict[_Key, _Span | None] = {}
         self._changed: dict[tuple[_Key, int], _Span] = {}
         self.count = 0
@@ -79,37 +71,37 @@ class EventLog:
         start = device.events + 1
         times, clocks = self._clocks.judge(device.id, stream, start, part, received)
         size = len(part.lines)
-        self._rows += zip(
-            repeat(device.id),
-            repeat(stream),
-            range(start, start + size),
-            repeat(epoch),
-            range(part.first, part.first + size),
-            part.types,
-            times,
-            repeat(received),
-            clocks,
-            part.lines,
+        self._runs.append(
+            Run(
+                device_id=device.id,
+                stream=stream,
+                position=start,
+                epoch=epoch,
+                seq=part.first,
+                received=received,
+                types=part.types,
+                times=times,
+                clocks=clocks,
+                lines=part.lines,
+            )
         )
         for kind, span in _spans(start, part.types, times).items():
             self._note((device.id, kind, stream), span)
         device.events += size
         self.count += size
-        if len(self._rows) >= _MAX_ROWS:
-            self._write_rows()
+        self._waiting += size
+        if self._waiting >= _MAX_EVENTS:
+            self._write_runs()
         return start
 
     def flush(self) -> None:
         """Write what has been appended."""
-        self._write_rows()
+        self._write_runs()
         self._save_spans()
 
-    def _write_rows(self) -> None:
-        rows, self._rows = self._rows, []
-        if rows and self._connection.dialect.name == "sqlite":
-            _insert(self._connection, rows)
-        elif rows:
-            _copy(self._connection, rows)
+    def _write_runs(self) -> None:
+        insert_runs(self._connection, self._runs)
+        self._runs, self._waiting = [], 0
 
     def _note(self, key: _Key, span: _Span) -> None:
         """Count *span* in: as a row of its own, or into the newest one while that is small."""
@@ -180,40 +172,3 @@ def _spans(start: int, types: Sequence[str], times: Sequence[int]) -> dict[str, 
         else:
             found[kind] = span
     return found
-
-
-def _insert(connection: Connection, rows: list[_Row]) -> None:
-    end = len(rows) - len(rows) % _CHUNK_SQLITE
-    for start in range(0, end, _CHUNK_SQLITE):
-        values = tuple(chain.from_iterable(rows[start : start + _CHUNK_SQLITE]))
-        connection.exec_driver_sql(_INSERT_CHUNK_SQLITE, values)
-    if rest := rows[end:]:
-        connection.exec_driver_sql(_INSERT_SQLITE, rest)
-
-
-def _copy(connection: Connection, rows: list[_Row]) -> None:
-    """COPY is the fastest way into PostgreSQL, and faster yet as text that is made here."""
-    driver: Any = connection.connection.driver_connection  # psycopg's, an optional dependency
-    errors = connection.dialect.loaded_dbapi.Error
-    try:
-        with driver.cursor() as cursor, cursor.copy(_COPY_POSTGRESQL) as copy:
-            copy.write("".join(map(_copy_line, rows)))
-    except errors as error:
-        raise DBAPIError.instance(_COPY_POSTGRESQL, None, error, errors) from None
-
-
-def _copy_line(row: _Row) -> str:
-    device, stream, position, epoch, seq, kind, time, received, clock, line = row
-    return (
-        f"{device}\t{stream}\t{position}\t{epoch}\t{seq}\t{_copy_text(kind)}\t{time}\t{received}"
-        f"\t{clock}\t{_copy_text(line)}\n"
-    )
-
-
-def _copy_text(text: str) -> str:
-    """*text* as a field of COPY's text format (PostgreSQL 15 manual, COPY, "Text Format")."""
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    if text.isprintable():
-        return text
-    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

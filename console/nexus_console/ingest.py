@@ -25,7 +25,7 @@ from nexus_console.live import Change
 
 QUEUE_MESSAGES: Final = 2_000
 QUEUE_BYTES: Final = 64 * 1024 * 1024
-BATCH_BYTES: Final = 4 * 1024 * 1024
+BATCH_BYTES: Final = 1024 * 1024
 """Compressed bytes that one transaction takes at most, so that an acknowledgement is never far."""
 LONGEST_RETRY_S: Final = 10.0
 
