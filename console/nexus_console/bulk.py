@@ -6,6 +6,7 @@ This is the hot path: it speaks to the driver, and SQLAlchemy only lends the con
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import chain, repeat
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -64,13 +65,19 @@ class Run(NamedTuple):
 
 def insert_runs(connection: Connection, runs: Sequence[Run]) -> None:
     """Write *runs* into `events`. Raises SQLAlchemyError as any other statement does."""
-    if connection.dialect.name == "sqlite":
-        _insert(connection, runs)
-    elif runs:
-        _copy(connection, runs)
+    if not runs:
+        return
+    driver: Any = connection.connection.driver_connection
+    errors = connection.dialect.loaded_dbapi.Error
+    write = _insert if connection.dialect.name == "sqlite" else _copy
+    try:
+        with closing(driver.cursor()) as cursor:
+            write(cursor, runs)
+    except errors as error:
+        raise DBAPIError.instance(_INSERT, None, error, errors) from None
 
 
-def _insert(connection: Connection, runs: Sequence[Run]) -> None:
+def _insert(cursor: Any, runs: Sequence[Run]) -> None:
     rest: list[_Row] = []
     for run in runs:
         whole = len(run.lines) - len(run.lines) % _CHUNK
@@ -87,21 +94,15 @@ def _insert(connection: Connection, runs: Sequence[Run]) -> None:
                 run.seq + start,
                 run.received,
             )
-            connection.exec_driver_sql(_INSERT_CHUNK, (*shared, *chain.from_iterable(own)))
+            cursor.execute(_INSERT_CHUNK, (*shared, *chain.from_iterable(own)))
         rest += run.rows(whole)
-    if rest:
-        connection.exec_driver_sql(_INSERT_ROW, rest)
+    cursor.executemany(_INSERT_ROW, rest)
 
 
-def _copy(connection: Connection, runs: Sequence[Run]) -> None:
-    driver: Any = connection.connection.driver_connection  # psycopg's, an optional dependency
-    errors = connection.dialect.loaded_dbapi.Error
-    try:
-        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for run in runs:
-                copy.write("".join(map(_copy_line, run.rows())))
-    except errors as error:
-        raise DBAPIError.instance(_COPY, None, error, errors) from None
+def _copy(cursor: Any, runs: Sequence[Run]) -> None:
+    with cursor.copy(_COPY) as copy:
+        for run in runs:
+            copy.write("".join(map(_copy_line, run.rows())))
 
 
 def _copy_line(row: _Row) -> str:

@@ -87,7 +87,7 @@ class Lane:
     @property
     def is_ahead(self) -> bool:
         """Whether more has come than today's box has ever sealed: its disk is another."""
-        return self._coverage.high_water > self._sealed
+        return self._coverage.highest > self._sealed
 
     def missing(self, last: int) -> list[Span]:
         """What of 1 to *last* has not come, in order."""
