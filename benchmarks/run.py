@@ -41,7 +41,7 @@ def main() -> int:
         "durable": lambda folder: delivery.durable(folder, int(400_000 * scale)),
         "latency": lambda folder: delivery.latency(folder, 10 * scale),
         "trickle": lambda folder: delivery.trickle(folder, max(5.0, 30 * scale)),
-        "ingest": lambda folder: ingest.into_sqlite(folder, int(400_000 * scale)),
+        "ingest": lambda folder: ingest.into_both(folder, int(400_000 * scale)),
         "process": lambda folder: process.start_and_idle(folder, max(3.0, 30 * scale)),
     }
     logs.configure(logs.LogSettings(level="warning"))

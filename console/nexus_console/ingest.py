@@ -25,7 +25,7 @@ from nexus_console.live import Change
 
 QUEUE_MESSAGES: Final = 2_000
 QUEUE_BYTES: Final = 64 * 1024 * 1024
-BATCH_BYTES: Final = 4 * 1024 * 1024
+BATCH_BYTES: Final = 1024 * 1024
 """Compressed bytes that one transaction takes at most, so that an acknowledgement is never far."""
 LONGEST_RETRY_S: Final = 10.0
 
@@ -196,7 +196,14 @@ class Writer:
             Intake(connection).keep_unreadable(message, f"cannot be stored: {text}")
 
     def _acknowledge(self, mark: Mark) -> None:
-        document = Ack(epoch=mark.epoch, stream=mark.stream, seq=mark.seq)
+        document = Ack(
+            epoch=mark.epoch,
+            stream=mark.stream,
+            seq=mark.seq,
+            want=list(mark.want),
+            renew=mark.order.reason if mark.order else None,
+            above=mark.order.above if mark.order else None,
+        )
         # Where there is no connection now, the box asks again by sending again.
         self._publish(Topic(mark.device).ack, document.encode())
 

@@ -7,41 +7,38 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
 
 from nexus_agent.protocol import (
-    MAX_EPOCH,
-    MAX_SEQUENCE,
     Event,
+    Lines,
+    Loss,
     Presence,
     ProtocolError,
     Segment,
     Stream,
     UserProperties,
+    decode_event,
     parse_up,
     unpack,
 )
 from nexus_console import commands, presence
+from nexus_console.births import order_epoch, take_birth
+from nexus_console.clocks import Clocks
 from nexus_console.db.engine import storable
-from nexus_console.db.models import STREAM_CODES, devices, events, unreadable
-from nexus_console.lanes import Lane
+from nexus_console.db.models import devices, unreadable
+from nexus_console.eventlog import Device, EventLog
+from nexus_console.lanes import Lane, Order
 from nexus_console.live import PRESENCE, Change
+from nexus_console.ranges import Span
 
 COMMAND_RESULT: Final = "command.result"
 DELIVERY_LOSS: Final = "delivery.loss"
-RELEASED_BEFORE: Final = "released by the box before this console had it"
 MAX_UNREADABLE: Final = 200
 MAX_UNREADABLE_BYTES: Final = 256 * 1024
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_COLUMNS: Final = tuple(column.name for column in events.columns)
-_INSERT_SQLITE: Final = (
-    f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - our own column names
-)
-_COPY_POSTGRESQL: Final = f"COPY events ({', '.join(_COLUMNS)}) FROM STDIN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +58,17 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far one stream of one epoch of a device is committed."""
+    """How far one stream of one epoch of a device is committed, and what else to say with that.
+
+    want: what the box should send again.
+    """
 
     device: str
     epoch: int
     stream: Stream
     seq: int
+    want: tuple[Span, ...] = ()
+    order: Order | None = None
 
 
 @dataclass(slots=True)
@@ -79,45 +81,22 @@ class Outcome:
     events: int = 0
 
 
-class LossReport(BaseModel):
-    """`data` of a `delivery.loss` event: sequences that will not come, both ends included."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    stream: Stream
-    epoch: int = Field(ge=1, le=MAX_EPOCH)
-    first: int = Field(ge=1, le=MAX_SEQUENCE)
-    last: int = Field(ge=1, le=MAX_SEQUENCE)
-    cause: str = "not stated"
-
-    @model_validator(mode="after")
-    def _check_order(self) -> LossReport:
-        if self.first > self.last:
-            raise ValueError("first is after last")
-        return self
-
-
-@dataclass(slots=True)
-class _Device:
-    id: int
-    name: str
-    events: int
-    heard: int | None = None
-
-
 class Intake:
     """Takes messages within the transaction of *connection*; `finish` writes what is left."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._devices: dict[str, _Device] = {}
+        self._devices: dict[str, Device] = {}
         self._lanes: dict[tuple[str, int, Stream], Lane] = {}
-        self._rows: list[tuple[Any, ...]] = []
+        self._clocks = Clocks(connection)
+        self._log = EventLog(connection, self._clocks)
         self._came_up: set[str] = set()
         self._changes: set[Change] = set()
+        self._received = 0
 
     def take(self, message: Inbound) -> None:
         """Take one message in. One that is not protocol v1 is kept as it is for people to see."""
+        self._received = max(self._received, message.received)
         try:
             name, kind = parse_up(message.topic)
             if kind == "presence":
@@ -154,8 +133,7 @@ class Intake:
 
     def finish(self) -> Outcome:
         """Write events, marks and devices. The transaction may be committed then."""
-        if self._rows:
-            _insert_events(self._connection, self._rows)
+        self._log.flush()
         for lane in self._lanes.values():
             lane.save()
         for device in self._devices.values():
@@ -165,20 +143,22 @@ class Intake:
             self._connection.execute(
                 update(devices).where(devices.c.id == device.id).values(values)
             )
+        self._clocks.save(self._received)
         marks = [
-            Mark(name, epoch, stream, lane.high_water)
+            Mark(name, epoch, stream, lane.acknowledged, tuple(lane.want), lane.order)
             for (name, epoch, stream), lane in self._lanes.items()
+            if lane.news
         ]
         changes = self._changes | {(mark.device, mark.stream.value) for mark in marks}
-        return Outcome(marks, self._came_up, changes, len(self._rows))
+        return Outcome(marks, self._came_up, changes, self._log.count)
 
-    def _device(self, name: str, received: int) -> _Device:
+    def _device(self, name: str, received: int) -> Device:
         device = self._devices.get(name)
         if device is None:
             device = self._devices[name] = self._open_device(name, received)
         return device
 
-    def _open_device(self, name: str, received: int) -> _Device:
+    def _open_device(self, name: str, received: int) -> Device:
         statement = select(devices.c.id, devices.c.events).where(devices.c.name == name)
         row = self._connection.execute(statement.with_for_update()).one_or_none()
         if row is None:
@@ -195,44 +175,38 @@ class Intake:
                 )
             )
             row = self._connection.execute(statement).one()
-        return _Device(row.id, name, row.events)
+        return Device(row.id, name, row.events)
 
-    def _lane(self, device: _Device, epoch: int, stream: Stream) -> Lane:
+    def _lane(self, device: Device, epoch: int, stream: Stream) -> Lane:
         key = (device.name, epoch, stream)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(self._connection, device.id, epoch, stream)
+            lane = self._lanes[key] = Lane(self._connection, self._log, device, epoch, stream)
         return lane
 
-    def _segment(self, device: _Device, segment: Segment, received: int) -> None:
-        """The hot path: a list a segment, and a second look only at what must be acted upon."""
+    def _segment(self, device: Device, segment: Segment, received: int) -> None:
+        """The hot path: columns, and a second look only at what must be acted upon."""
         lane = self._lane(device, segment.epoch, segment.stream)
-        fresh = lane.take(segment, received)
-        key, code, epoch, start = (
-            device.id,
-            STREAM_CODES[segment.stream],
-            segment.epoch,
-            device.events,
-        )
-        self._rows += [
-            (key, code, n, epoch, e.seq, e.type, e.time, received, e.raw.decode())
-            for n, e in enumerate(fresh, start + 1)
-        ]
-        device.events += len(fresh)
-        for event in fresh:
-            if event.type == COMMAND_RESULT:
-                self._result(device, event, received)
-            elif event.type == DELIVERY_LOSS:
-                self._loss(device, event, received)
+        taken = lane.take(segment, received)
+        if taken.conflict:
+            reason = f"{lane.stream} events of epoch {lane.epoch} came with other content before"
+            order_epoch(self._connection, device, lane, reason, received)
+        for run in taken.runs:
+            if COMMAND_RESULT in run.types:
+                for event in _of_type(COMMAND_RESULT, lane, run):
+                    self._result(device, event, received)
+            if DELIVERY_LOSS in run.types:
+                for event in _of_type(DELIVERY_LOSS, lane, run):
+                    self._loss(device, event, received)
 
-    def _result(self, device: _Device, event: Event, received: int) -> None:
+    def _result(self, device: Device, event: Event, received: int) -> None:
         refusal = commands.apply_result(self._connection, device.id, event.data, received)
         if refusal is not None:
             _log.info("command result left aside", device=device.name, reason=refusal)
 
-    def _loss(self, device: _Device, event: Event, received: int) -> None:
+    def _loss(self, device: Device, event: Event, received: int) -> None:
         try:
-            loss = LossReport.model_validate(event.data)
+            loss = Loss.model_validate(event.data)
         except ValidationError as error:
             _log.warning(
                 "loss report left aside",
@@ -242,42 +216,38 @@ class Intake:
             )
             return
         lane = self._lane(device, loss.epoch, loss.stream)
-        lane.lose(loss.first, loss.last, storable(loss.cause), received)
+        lane.lose(loss, received)
 
     def _presence(self, name: str, document: Presence, message: Inbound) -> None:
         device = self._device(name, message.received)
-        if presence.apply(
+        heard = presence.apply(
             self._connection,
             device.id,
             document,
             retained=message.retained,
             received=message.received,
-        ):
+        )
+        if heard.came_up:
             self._came_up.add(name)
         self._changes.add((name, PRESENCE))
-        if document.epoch is not None:
-            # What the box has let go of and this database never had (a new or an older one) will
-            # not come by itself: the mark must not wait for it.
-            for stream, last in (document.released or {}).items():
-                if 1 <= last <= MAX_SEQUENCE:
-                    lane = self._lane(device, document.epoch, stream)
-                    lane.lose(1, last, RELEASED_BEFORE, message.received)
-        for epoch, lasts in (document.closed or {}).items():
-            for stream, last in lasts.items():
-                if 1 <= epoch <= MAX_EPOCH and 0 <= last <= MAX_SEQUENCE:
-                    self._lane(device, epoch, stream).close(last)
+        if not document.online:
+            return
+        take_birth(
+            self._connection,
+            self._lane,
+            device,
+            document,
+            anew=heard.anew,
+            retained=message.retained,
+            received=message.received,
+        )
+        if not message.retained:
+            self._clocks.born(device.id, document, message.received)
 
 
-def _insert_events(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-    """The hot path: straight to the driver. COPY is the fastest way into PostgreSQL."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_INSERT_SQLITE, rows)
-        return
-    driver: Any = connection.connection.driver_connection  # psycopg's, an optional dependency
-    errors = connection.dialect.loaded_dbapi.Error
-    try:
-        with driver.cursor() as cursor, cursor.copy(_COPY_POSTGRESQL) as copy:
-            for row in rows:
-                copy.write_row(row)
-    except errors as error:
-        raise DBAPIError.instance(_COPY_POSTGRESQL, None, error, errors) from None
+def _of_type(kind: str, lane: Lane, run: Lines) -> list[Event]:
+    return [
+        decode_event(line.encode(), epoch=lane.epoch, stream=lane.stream, seq=seq)
+        for seq, (line, its) in enumerate(zip(run.lines, run.types, strict=True), run.first)
+        if its == kind
+    ]

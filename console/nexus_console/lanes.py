@@ -6,54 +6,99 @@ transaction, so its marks and the events behind them are never apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from nexus_agent.protocol import Event, ProtocolError, Segment, Stream, open_segment
-from nexus_console.db.models import (
-    STREAM_CODES,
-    STREAMS,
-    losses,
-    ranges,
-    segments,
-    set_aside,
-    streams,
+from nexus_agent.protocol import (
+    Lines,
+    Loss,
+    ProtocolError,
+    Segment,
+    Stream,
+    parse_time,
+    read_segment,
 )
+from nexus_console.db.engine import storable
+from nexus_console.db.models import STREAM_CODES, losses, ranges, segments, streams
+from nexus_console.eventlog import Device, EventLog
 from nexus_console.ranges import Coverage, Span, overlap, subtract
+from nexus_console.repeats import crc_of, is_aside, known_lines, set_segment_aside
 
 MAX_TIME: Final = 2**63 - 1
 """The latest time in ns that a 64-bit column holds, in the year 2262."""
-_DEPTH_THAT_IS_FINE: Final = 200
+_SHORT_IS_FLAT: Final = 400
+"""Characters below which no line is nested too deep to be written: each level takes two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What of a segment was stored: runs of its events. conflict: some had other content."""
+
+    runs: list[Lines] = field(default_factory=list)
+    conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A new epoch is ordered, above all that are known of the box; reason is for people."""
+
+    reason: str
+    above: int
 
 
 class Lane:
-    """One stream of one epoch of one device, open in a transaction."""
+    """One stream of one epoch of one device, open in a transaction.
 
-    def __init__(self, connection: Connection, device_id: int, epoch: int, stream: Stream) -> None:
+    news: whether the box should be told how far it has come. want and order go with that.
+    """
+
+    def __init__(
+        self, connection: Connection, log: EventLog, device: Device, epoch: int, stream: Stream
+    ) -> None:
         self.epoch, self.stream = epoch, stream
-        self._connection = connection
-        row = self._open(device_id)
+        self.news = False
+        self.want: list[Span] = []
+        self.order: Order | None = None
+        self._connection, self._log, self._device = connection, log, device
+        row = self._open()
         self._id: int = row.id
         self._received: int = row.received
         self._duplicates: int = row.duplicates
         self._conflicts: int = row.conflicts
         self._undecodable: int = row.undecodable
         self._closed: int | None = row.closed
+        self._sealed: int = row.sealed
         stored = connection.execute(
             select(ranges.c.first, ranges.c.last).where(ranges.c.stream_id == self._id)
         )
         self._stored: list[Span] = [(first, last) for first, last in stored]
         self._coverage = Coverage(row.high_water, self._stored)
+        self._before = self._values()
+        self._taken: dict[Span, dict[str, int]] = {}
 
     @property
-    def high_water(self) -> int:
-        return self._coverage.high_water
+    def acknowledged(self) -> int:
+        """All up to here is settled, as far as today's box knows that it has sealed it."""
+        return min(self._coverage.high_water, self._sealed)
 
-    def _open(self, device_id: int) -> Row[Any]:
-        key = {"device_id": device_id, "epoch": self.epoch, "stream": STREAM_CODES[self.stream]}
+    @property
+    def is_ahead(self) -> bool:
+        """Whether more has come than today's box has ever sealed: its disk is another."""
+        return self._coverage.highest > self._sealed
+
+    def missing(self, last: int) -> list[Span]:
+        """What of 1 to *last* has not come, in order."""
+        return self._coverage.missing(1, last)
+
+    def _open(self) -> Row[Any]:
+        key = {
+            "device_id": self._device.id,
+            "epoch": self.epoch,
+            "stream": STREAM_CODES[self.stream],
+        }
         # On PostgreSQL the row lock keeps a second console out; SQLite has one writer anyway.
         found = self._connection.execute(
             select(streams).filter_by(**key).with_for_update()
@@ -61,49 +106,78 @@ class Lane:
         if found is not None:
             return found
         zero = dict.fromkeys(
-            ("high_water", "received", "duplicates", "conflicts", "undecodable"), 0
+            ("high_water", "received", "duplicates", "conflicts", "undecodable", "sealed"), 0
         )
         self._connection.execute(insert(streams).values(**key, **zero))
         return self._connection.execute(select(streams).filter_by(**key)).one()
 
-    def take(self, segment: Segment, received: int) -> list[Event]:
-        """Count *segment* in and return its events that were not here before."""
-        new = self._coverage.missing(segment.first, segment.last)
-        late = self._late(segment.first, segment.last) if segment.first <= self.high_water else []
-        if not new and not late:
-            self._repeat(segment, received)
-            return []
+    def take(self, segment: Segment, received: int) -> Taken:
+        """Store what of *segment* is new, and what is other content than came before."""
+        self.news = True
+        self._sealed = max(self._sealed, segment.last)
+        parts = self._coverage.missing(segment.first, segment.last)
+        whole = parts == [(segment.first, segment.last)]
+        if not whole:
+            parts = sorted(parts + self._late(segment.first, segment.last))
+        if not whole and self._is_repeat(segment):
+            self._duplicates += segment.last - segment.first + 1
+            return Taken()
         try:
-            events = _open(segment)
+            lines = _read(segment)
         except ProtocolError as error:
-            self._set_aside("undecodable", segment, str(error), received)
-            self._undecodable += 1
-            self._coverage.add(segment.first, segment.last)
-            return []
+            self._keep_undecodable(segment, str(error), received)
+            return Taken()
+        other = [] if whole else self._other_content(segment, lines, parts)
         self._coverage.add(segment.first, segment.last)
-        self._remember(segment)
-        fresh = self._fresh(segment, events, sorted(new + late))
-        self._received += len(fresh)
-        self._duplicates += len(events) - len(fresh)
-        return fresh
+        new = [lines.part(*part) for part in parts]
+        positions = [self._append(run, received) for run in new + other]
+        if new:
+            self._remember(segment, lines, positions[0])
+        settled = sum(len(run.lines) for run in new)
+        self._received += settled
+        self._duplicates += len(lines.lines) - settled - len(other)
+        if other:
+            self._conflicts += 1
+            text = f"{len(other)} of its events came before with other content"
+            set_segment_aside(self._connection, self._id, "conflict", segment, text, received)
+        return Taken(new + other, conflict=bool(other))
 
-    def lose(self, first: int, last: int, cause: str, received: int) -> None:
-        """Take the box's word that first to last will not come, as far as it has not come."""
-        lost = self._coverage.add(first, last)
+    def lose(self, loss: Loss, received: int) -> None:
+        """Take the box's word that a range will not come, as far as it has not come."""
+        self.news = True
+        self._sealed = max(self._sealed, loss.last)
+        lost = self._coverage.add(loss.first, loss.last)
+        times = {loss.first: _time(loss.first_time), loss.last: _time(loss.last_time)}
         if lost:
             self._connection.execute(
                 insert(losses),
                 [
                     {
                         "stream_id": self._id,
-                        "first": part[0],
-                        "last": part[1],
-                        "cause": cause,
+                        "first": first,
+                        "last": last,
+                        "cause": storable(loss.cause),
                         "received": received,
+                        "first_time": times.get(first),
+                        "last_time": times.get(last),
                     }
-                    for part in lost
+                    for first, last in lost
                 ],
             )
+
+    def stands_at(self, last: int, *, anew: bool) -> None:
+        """The box says that it has sealed up to *last*; anew: by what may be another disk."""
+        self._sealed = last if anew else max(self._sealed, last)
+
+    def ask_for(self, spans: list[Span]) -> None:
+        """Have the box send *spans* again."""
+        self.want = spans
+        self.news |= bool(spans)
+
+    def order_epoch(self, order: Order) -> None:
+        """Have the box begin a new epoch."""
+        self.order = order
+        self.news = True
 
     def close(self, last: int) -> None:
         """The box has ended this epoch; *last* is its final sequence here."""
@@ -111,6 +185,7 @@ class Lane:
 
     def save(self) -> None:
         """Write the marks back."""
+        self._save_taken()
         before, after = set(self._stored), set(self._coverage.above)
         if gone := before - after:
             self._connection.execute(
@@ -123,27 +198,20 @@ class Lane:
                 insert(ranges),
                 [{"stream_id": self._id, "first": s[0], "last": s[1]} for s in sorted(come)],
             )
-        self._connection.execute(
-            update(streams)
-            .where(streams.c.id == self._id)
-            .values(
-                high_water=self._coverage.high_water,
-                received=self._received,
-                duplicates=self._duplicates,
-                conflicts=self._conflicts,
-                undecodable=self._undecodable,
-                closed=self._closed,
-            )
-        )
+        values = self._values()
+        if values != self._before:
+            self._connection.execute(update(streams).where(streams.c.id == self._id).values(values))
 
-    def _fresh(self, segment: Segment, events: list[Event], parts: list[Span]) -> list[Event]:
-        if parts == [(segment.first, segment.last)]:
-            return events
-        return [
-            event
-            for first, last in parts
-            for event in events[first - segment.first : last - segment.first + 1]
-        ]
+    def _values(self) -> dict[str, int | None]:
+        return {
+            "high_water": self._coverage.high_water,
+            "received": self._received,
+            "duplicates": self._duplicates,
+            "conflicts": self._conflicts,
+            "undecodable": self._undecodable,
+            "closed": self._closed,
+            "sealed": self._sealed,
+        }
 
     def _late(self, first: int, last: int) -> list[Span]:
         """What was declared lost within first to last and has come after all; no longer lost.
@@ -165,130 +233,102 @@ class Lane:
                 delete(losses).where(losses.c.stream_id == self._id, losses.c.first == row.first)
             )
             for part in subtract((row.first, row.last), common):
-                kept = {**row._mapping, "first": part[0], "last": part[1]}  # noqa: SLF001
+                kept = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's name for it
+                kept |= {"first": part[0], "last": part[1]}
+                if part[0] != row.first:
+                    kept["first_time"] = None
+                if part[1] != row.last:
+                    kept["last_time"] = None
                 self._connection.execute(insert(losses).values(kept))
         return found
 
-    def _remember(self, segment: Segment) -> None:
-        key = {"stream_id": self._id, "first": segment.first, "last": segment.last}
-        if self._crc(segment) is None:
-            self._connection.execute(insert(segments).values(**key, crc=segment.crc))
+    def _append(self, run: Lines, received: int) -> int:
+        code = STREAM_CODES[self.stream]
+        return self._log.append(self._device, code, self.epoch, run, received)
+
+    def _is_repeat(self, segment: Segment) -> bool:
+        """Whether this very segment has come before."""
+        return self._crc(segment) == segment.crc or any(
+            is_aside(self._connection, self._id, kind, segment)
+            for kind in ("conflict", "undecodable")
+        )
 
     def _crc(self, segment: Segment) -> int | None:
-        return self._connection.execute(
-            select(segments.c.crc).filter_by(
-                stream_id=self._id, first=segment.first, last=segment.last
-            )
-        ).scalar_one_or_none()
+        taken = self._taken.get((segment.first, segment.last))
+        return taken["crc"] if taken else crc_of(self._connection, self._id, segment)
 
-    def _repeat(self, segment: Segment, received: int) -> None:
-        """All of *segment* is here already: a retransmission, or other content in its place."""
-        crc = self._crc(segment)
-        if crc is None or crc == segment.crc:
-            self._duplicates += segment.last - segment.first + 1
-            return
-        text = f"CRC {segment.crc:08x} came where {crc:08x} is stored"
-        if self._set_aside("conflict", segment, text, received):
-            self._conflicts += 1
+    def _keep_undecodable(self, segment: Segment, reason: str, received: int) -> None:
+        set_segment_aside(self._connection, self._id, "undecodable", segment, reason, received)
+        self._undecodable += 1
+        self._coverage.add(segment.first, segment.last)
 
-    def _set_aside(self, kind: str, segment: Segment, text: str, received: int) -> bool:
-        """Keep *segment* as it came; False if it is kept already."""
-        key = {
-            "stream_id": self._id,
-            "kind": kind,
-            "first": segment.first,
-            "last": segment.last,
+    def _remember(self, segment: Segment, lines: Lines, position: int) -> None:
+        """Note where the new events of *segment* are."""
+        self._taken[segment.first, segment.last] = {
             "crc": segment.crc,
+            "position": position,
+            "last_time": max(lines.times),
         }
-        kept = select(func.count()).select_from(set_aside).filter_by(**key)
-        if self._connection.execute(kept).scalar_one():
-            return False
-        self._connection.execute(
-            insert(set_aside).values(**key, reason=text, payload=segment.payload, received=received)
-        )
-        return True
+
+    def _save_taken(self) -> None:
+        if self._taken:
+            rows = [
+                {"stream_id": self._id, "first": first, "last": last, **values}
+                for (first, last), values in self._taken.items()
+            ]
+            self._connection.execute(insert(segments), rows)
+            self._taken.clear()
+
+    def _other_content(self, segment: Segment, lines: Lines, new: list[Span]) -> list[Lines]:
+        """One by one, the events outside of *new* whose numbers came before with other content."""
+        old = [(segment.first, segment.last)]
+        for span in new:
+            old = [part for piece in old for part in subtract(piece, span)]
+        if not old:
+            return []
+        self._log.flush()
+        crc = self._crc(segment)
+        self._save_taken()
+        known = known_lines(self._connection, self._device.id, self._id, segment)
+        # Where nothing is left to compare with, another checksum tells.
+        strange = not known and crc is not None
+        return [
+            lines.part(seq, seq)
+            for first, last in old
+            for seq, line in enumerate(lines.part(first, last).lines, first)
+            if strange or (seq in known and line not in known[seq])
+        ]
 
 
-def _open(segment: Segment) -> list[Event]:
-    """`open_segment`, and ProtocolError for what decodes but cannot be stored or shown."""
-    events = open_segment(segment)
-    for event in events:
-        if abs(event.time) > MAX_TIME or "\0" in event.type or _is_too_deep(event):
-            raise ProtocolError(f"event {event.seq}: its time, type or depth cannot be stored")
-    return events
+def _read(segment: Segment) -> Lines:
+    """`read_segment`, and ProtocolError for what decodes but cannot be stored or shown."""
+    lines = read_segment(segment)
+    for time in (min(lines.times), max(lines.times)):
+        if abs(time) > MAX_TIME:
+            raise ProtocolError(f"time {time} does not fit into 64 bits")
+    for kind in set(lines.types):
+        if "\0" in kind:
+            raise ProtocolError(f"type {kind!r} holds NUL")
+    if max(map(len, lines.lines)) > _SHORT_IS_FLAT and any(map(_is_too_deep, lines.lines)):
+        raise ProtocolError("the data of an event is nested too deep to be shown")
+    return lines
 
 
-def _is_too_deep(event: Event) -> bool:
-    """Whether its data is nested deeper than JSON is written here, though it could be read."""
-    if event.raw.count(b"[") + event.raw.count(b"{") <= _DEPTH_THAT_IS_FINE:
+def _is_too_deep(line: str) -> bool:
+    """Whether it is nested deeper than JSON is written here, though it could be read."""
+    if line.count("[") + line.count("{") <= _SHORT_IS_FLAT // 2:
         return False
     try:
-        orjson.dumps(event.data)
+        orjson.dumps(orjson.loads(line)["data"])
     except orjson.JSONEncodeError:
         return True
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A range that the box has declared lost, with its reason."""
-
-    first: int
-    last: int
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class LaneState:
-    """What is known of a lane. gaps are what is missing below the highest number heard of."""
-
-    epoch: int
-    stream: Stream
-    high_water: int
-    received: int
-    duplicates: int
-    conflicts: int
-    undecodable: int
-    gaps: list[Span]
-    losses: list[Loss]
-    closed: bool
-
-
-def lane_states(connection: Connection, device_id: int) -> list[LaneState]:
-    """Every lane of a device, by epoch and then by urgency of the stream."""
-    rows = connection.execute(
-        select(streams)
-        .where(streams.c.device_id == device_id)
-        .order_by(streams.c.epoch, streams.c.stream)
-    ).all()
-    above = _by_lane(connection, ranges, device_id)
-    lost = _by_lane(connection, losses, device_id)
-    return [
-        LaneState(
-            epoch=row.epoch,
-            stream=STREAMS[row.stream],
-            high_water=row.high_water,
-            received=row.received,
-            duplicates=row.duplicates,
-            conflicts=row.conflicts,
-            undecodable=row.undecodable,
-            gaps=Coverage(row.high_water, [(r.first, r.last) for r in above.get(row.id, [])]).gaps(
-                until=row.closed or 0
-            ),
-            losses=[Loss(r.first, r.last, r.cause) for r in lost.get(row.id, [])],
-            closed=row.closed is not None,
-        )
-        for row in rows
-    ]
-
-
-def _by_lane(connection: Connection, table: Any, device_id: int) -> dict[int, list[Row[Any]]]:
-    rows = connection.execute(
-        select(table)
-        .join(streams, and_(streams.c.id == table.c.stream_id, streams.c.device_id == device_id))
-        .order_by(table.c.stream_id, table.c.first)
-    )
-    found: dict[int, list[Row[Any]]] = {}
-    for row in rows:
-        found.setdefault(row.stream_id, []).append(row)
-    return found
+def _time(text: str | None) -> int | None:
+    """A box's time in ns; None where it did not say one that makes sense."""
+    try:
+        time = None if text is None else parse_time(text)
+    except ProtocolError:
+        return None
+    return time if time is not None and abs(time) <= MAX_TIME else None

@@ -27,10 +27,22 @@ class Status:
     since: int
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a presence document has brought.
+
+    came_up: the box has just come up, so that it may be told things. anew: it is the birth of
+    another session than the last one that was known, and not one that was overtaken on its way.
+    """
+
+    came_up: bool = False
+    anew: bool = False
+
+
 def apply(
     connection: Connection, device_id: int, presence: Presence, *, retained: bool, received: int
-) -> bool:
-    """Record *presence*; True if the box has just come up, so that it may be told things.
+) -> Heard:
+    """Record *presence*.
 
     retained: the broker handed out what it had kept, so the box was not heard just now. A will or
     farewell of another session than that of the last birth is left aside: the box is back already.
@@ -45,7 +57,7 @@ def apply(
                 "since": received,
             }
             connection.execute(update(devices).where(devices.c.id == device_id).values(values))
-        return False
+        return Heard()
     birth = presence.encode().decode()
     changed = not row.online or row.session != presence.session
     interval = presence.interval
@@ -61,7 +73,8 @@ def apply(
         "interval": interval if interval and 1 <= interval <= MAX_INTERVAL_S else None,
     }
     connection.execute(update(devices).where(devices.c.id == device_id).values(values))
-    return changed or not retained
+    anew = row.session != presence.session and not _is_older(presence, birth_of(row))
+    return Heard(came_up=changed or not retained, anew=anew)
 
 
 def status_of(row: Row[Any], now: int) -> Status:
@@ -83,6 +96,16 @@ def status_of(row: Row[Any], now: int) -> Status:
 def birth_of(row: Row[Any]) -> Presence | None:
     """The last birth document of a device's row."""
     return None if row.birth is None else Presence.model_validate_json(row.birth)
+
+
+def _is_older(presence: Presence, known: Presence | None) -> bool:
+    """Whether *presence* was said before *known*, by the clock of the same boot."""
+    if known is None or known.boot is None or known.boot != presence.boot:
+        return False
+    try:
+        return float(presence.mono or "nan") < float(known.mono or "nan")
+    except ValueError:
+        return False
 
 
 def _last_seen(row: Row[Any], presence: Presence, *, retained: bool, received: int) -> int:

@@ -27,6 +27,11 @@ class Coverage:
         self.high_water = high_water
         self.above: list[Span] = sorted(above)
 
+    @property
+    def highest(self) -> int:
+        """The highest number that has come."""
+        return self.above[-1][1] if self.above else self.high_water
+
     def missing(self, first: int, last: int) -> list[Span]:
         """The parts of first to last that have not come yet, in order."""
         found: list[Span] = []
@@ -60,8 +65,7 @@ class Coverage:
 
     def gaps(self, until: int = 0) -> list[Span]:
         """What is missing below the highest number that has come, or below *until* if higher."""
-        end = max(until, self.above[-1][1] if self.above else self.high_water)
-        return self.missing(1, end)
+        return self.missing(1, max(until, self.highest))
 
 
 def overlap(span: Span, first: int, last: int) -> Span | None:

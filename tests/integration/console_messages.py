@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from nexus_agent.protocol import (
     Presence,
@@ -35,9 +37,12 @@ def sealed(
     event_type: str = "test.value",
     device: str = DEVICE,
     time: int = NOW,
+    mono: int = 1_000_000_000,
+    boot: str = BOOT,
+    synced: bool = True,
 ) -> Segment:
     """A segment of events with *data*, from sequence *first* on."""
-    stamp = Stamp(time, 1_000_000_000, BOOT, synced=True)
+    stamp = Stamp(time, mono, boot, synced)
     events = [(event_type, one) for one in data]
     tails = encode_events(device=device, source="test", stamp=stamp, events=events)
     return seal(stream=stream, epoch=epoch, first=first, tails=tails, times=(time, time))
@@ -66,6 +71,17 @@ def presence(
     return Inbound(Topic(device).presence, payload, [], retained, received, lambda: None)
 
 
+class _UndoError(Exception):
+    """Ends a transaction."""
+
+
+def _take(connection: Connection, messages: Iterable[Inbound]) -> Outcome:
+    intake = Intake(connection)
+    for one in messages:
+        intake.take(one)
+    return intake.finish()
+
+
 class Store:
     """A console's database, written as the writer does it."""
 
@@ -75,10 +91,13 @@ class Store:
     def take(self, *messages: Inbound) -> Outcome:
         """All of *messages* in one transaction."""
         with self.database.write() as connection:
-            intake = Intake(connection)
-            for one in messages:
-                intake.take(one)
-            return intake.finish()
+            return _take(connection, messages)
+
+    def take_back(self, *messages: Inbound) -> None:
+        """All of *messages* in one transaction that is not committed."""
+        with suppress(_UndoError), self.database.write() as connection:
+            _take(connection, messages)
+            raise _UndoError
 
     def rows(self, table: Any) -> list[dict[str, Any]]:
         with self.database.read() as connection:

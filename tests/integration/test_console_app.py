@@ -16,7 +16,16 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from sqlalchemy import text
-from tests.integration.console_messages import DEVICE, damaged, message, presence, run, sealed
+from tests.integration.console_messages import (
+    BOOT,
+    DEVICE,
+    NOW,
+    damaged,
+    message,
+    presence,
+    run,
+    sealed,
+)
 
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.protocol import Ack, Command, Signed, Stream, Topic
@@ -180,6 +189,7 @@ async def test_what_a_box_sends_is_acknowledged_and_shown(
             "epoch": 1,
             "stream": "event",
             "high_water": 3,
+            "sealed": 7,
             "received": 3,
             "duplicates": 3,
             "gaps": [{"first": 4, "last": 5}],
@@ -188,6 +198,42 @@ async def test_what_a_box_sends_is_acknowledged_and_shown(
             "conflicts": 0,
             "closed": False,
         }
+
+
+async def test_times_set_right_losses_and_remarks_are_shown(
+    settings: ConsoleSettings, address: BrokerAddress
+) -> None:
+    async with running(settings) as http, box(address) as sender:
+        await log_in(http, settings)
+        clock: dict[str, Any] = {
+            "boot": BOOT,
+            "time": "2026-01-01T00:00:00Z",
+            "mono": "5.000000",
+            "synced": True,
+        }
+        await sender.send(presence(**BIRTH, **clock, storage="The disk is full."))
+        wrong = sealed(1, "x", time=NOW - 86_400 * 10**9, mono=7 * 10**9, synced=False)
+        await sender.send(message(wrong))
+        await sender.ack()
+        loss = {"stream": "log", "epoch": 1, "first": 1, "last": 7, "cause": "disk quota"}
+        times = {"first_time": "2026-01-02T10:02:00Z", "last_time": "2026-01-02T10:05:00Z"}
+        kind: dict[str, Any] = {"stream": Stream.ALERT, "event_type": "delivery.loss"}
+        await sender.send(message(sealed(1, loss | times, **kind)))
+        await sender.ack()
+        await sender.ack()
+        device = f"/devices/{DEVICE}"
+        assert (await get(http, device))["storage"] == "The disk is full."
+        event, _ = (await get(http, f"{device}/events"))["events"]
+        assert (event["clock"], event["synced"]) == ("retimed", False)
+        assert event["time"] == "2026-01-01T00:00:02.000000Z"
+        assert event["box_time"] == "2026-01-01T03:04:05.000000Z"
+        shown = await get(http, f"{device}/delivery")
+        (lost,) = next(one for one in shown["streams"] if one["stream"] == "log")["losses"]
+        assert (lost["count"], lost["cause"]) == (7, "disk quota")
+        assert lost["first_time"] == "2026-01-02T10:02:00.000000Z"
+        assert [(one["kind"], one["text"]) for one in shown["remarks"]] == [
+            ("clock", "the clock was off by 3 h 4 min: 1 events re-timed")
+        ]
 
 
 async def test_events_are_read_page_by_page(

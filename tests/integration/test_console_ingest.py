@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -24,6 +25,7 @@ class Bench:
 
     def __init__(self, store: Store) -> None:
         self.told: list[str] = []
+        self.acks: list[Ack] = []
         self.inbox = Inbox()
         self.writer = Writer(
             store.database, self.inbox, publish=self._publish, came_up=self._came_up
@@ -35,6 +37,7 @@ class Bench:
     def _publish(self, topic: str, payload: bytes) -> bool:
         ack = Ack.decode(payload)
         assert topic == Topic(DEVICE).ack
+        self.acks.append(ack)
         self.told.append(f"ack {ack.stream} {ack.epoch}/{ack.seq}")
         return True
 
@@ -103,6 +106,25 @@ def test_a_box_that_comes_up_is_announced_after_the_commit(bench: Bench) -> None
     bench.put("birth", presence(online=True, session="s1"))
     wait(lambda: len(bench.told) == 2)
     assert bench.told == ["puback birth", f"up {DEVICE}"]
+
+
+def test_an_acknowledgement_asks_for_what_is_missing_and_orders_a_new_epoch(bench: Bench) -> None:
+    bench.put("a", message(run(4, 9)))
+    wait(lambda: len(bench.acks) == 1)
+    birth: dict[str, Any] = {
+        "session": "s1",
+        "epoch": 1,
+        "next": {"event": 6},
+        "released": {"event": 5},
+    }
+    bench.put("birth", presence(online=True, **birth))
+    wait(lambda: len(bench.acks) == 2)
+    first, second = bench.acks
+    assert (first.want, first.renew, first.above) == ([], None, None)
+    assert (second.seq, second.want, second.above) == (0, [(1, 3)], 1)
+    assert second.renew == (
+        "event 1/5 is behind what was received before: its disk was restored or copied"
+    )
 
 
 def test_a_full_inbox_makes_the_reader_wait() -> None:

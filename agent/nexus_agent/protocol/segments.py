@@ -10,7 +10,7 @@ from typing import Final
 
 import zstandard
 
-from nexus_agent.protocol.events import Event, decode_event
+from nexus_agent.protocol.events import Event, Lines, decode_event, decode_lines
 from nexus_agent.protocol.names import MAX_EPOCH, MAX_SEQUENCE, ProtocolError, SegmentError, Stream
 
 MAX_SEGMENT_BYTES: Final = 16 * 1024 * 1024
@@ -90,18 +90,32 @@ def open_segment(segment: Segment) -> list[Event]:
     python-zstandard's one-shot functions silently do not) and compares count and ids with the
     header.
     """
+    epoch, stream, first = segment.epoch, segment.stream, segment.first
+    return [
+        decode_event(line, epoch=epoch, stream=stream, seq=first + n)
+        for n, line in enumerate(_checked(segment).split(b"\n"))
+    ]
+
+
+def read_segment(segment: Segment) -> Lines:
+    """As `open_segment`, with all its checks, for who takes in many: no event's data is kept."""
+    return decode_lines(
+        _checked(segment), epoch=segment.epoch, stream=segment.stream, first=segment.first
+    )
+
+
+def _checked(segment: Segment) -> bytes:
+    """The decompressed lines, of which there are as many as declared."""
     verify(segment)
-    lines = _decompress(segment.payload).split(b"\n")
+    block = _decompress(segment.payload)
+    count = block.count(b"\n") + 1
     declared = segment.last - segment.first + 1
-    if len(lines) != segment.count or declared != segment.count:
+    if count != segment.count or declared != segment.count:
         raise SegmentError(
             f"segment {segment.stream} {segment.epoch}/{segment.first}-{segment.last}: "
-            f"{len(lines)} events, declared {segment.count}"
+            f"{count} events, declared {segment.count}"
         )
-    return [
-        decode_event(line, epoch=segment.epoch, stream=segment.stream, seq=segment.first + i)
-        for i, line in enumerate(lines)
-    ]
+    return block
 
 
 def merge(parts: Sequence[Segment]) -> Segment:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from typing import Literal
 
-from nexus_agent.protocol import Stream
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from nexus_agent.protocol import Stream, format_time
+from nexus_console import standing
 from nexus_console.api.access import DeviceDep, ServicesDep
-from nexus_console.lanes import lane_states
 from nexus_console.presence import birth_of
+from nexus_console.remarks import remarks_of
 
 router = APIRouter(tags=["delivery"])
 
@@ -21,24 +24,27 @@ class Gap(BaseModel):
 
 
 class Loss(BaseModel):
-    """Declared lost by the box."""
-
-    model_config = ConfigDict(from_attributes=True)
+    """Declared lost by the box. The times are of its first and last event, null if not known."""
 
     first: int
     last: int
+    count: int
+    first_time: str | None
+    last_time: str | None
     cause: str
 
 
 class StreamDelivery(BaseModel):
     """Counts are events, but of undecodable and conflicts, which are segments.
 
-    high_water: all up to here is settled, that is stored, declared lost or set aside.
+    high_water: all up to here is settled, that is stored, declared lost or set aside. sealed: the
+    last sequence that the box is known to have used; below high_water its disk is another one.
     """
 
     epoch: int
     stream: Stream
     high_water: int
+    sealed: int
     received: int
     duplicates: int
     gaps: list[Gap]
@@ -58,16 +64,34 @@ class Outbox(BaseModel):
     oldest: str | None
 
 
+class Remark(BaseModel):
+    """What the console found out about the delivery; count: how often in a row.
+
+    kind: `epoch`, a new one was ordered; `asked`, events were asked for again; `clock`, the times
+    of so many events were set right.
+    """
+
+    kind: Literal["epoch", "asked", "clock"]
+    text: str
+    count: int
+    first_seen: str
+    last_seen: str
+
+
 class Delivery(BaseModel):
+    """remarks: the newest first."""
+
     outbox: Outbox
     streams: list[StreamDelivery]
+    remarks: list[Remark]
 
 
 @router.get("/devices/{device}/delivery")
 def show_delivery(device: DeviceDep, services: ServicesDep) -> Delivery:
     """Every (epoch, stream) of a box."""
     with services.database.read() as connection:
-        lanes = lane_states(connection, device.id)
+        lanes = standing.lane_states(connection, device.id)
+        remarks = remarks_of(connection, device.id)
     birth = birth_of(device)
     return Delivery(
         outbox=Outbox(
@@ -79,14 +103,36 @@ def show_delivery(device: DeviceDep, services: ServicesDep) -> Delivery:
                 epoch=lane.epoch,
                 stream=lane.stream,
                 high_water=lane.high_water,
+                sealed=lane.sealed,
                 received=lane.received,
                 duplicates=lane.duplicates,
                 gaps=[Gap(first=first, last=last) for first, last in lane.gaps],
-                losses=[Loss.model_validate(loss) for loss in lane.losses],
+                losses=[_loss(loss) for loss in lane.losses],
                 undecodable=lane.undecodable,
                 conflicts=lane.conflicts,
                 closed=lane.closed,
             )
             for lane in lanes
         ],
+        remarks=[
+            Remark(
+                kind=remark.kind,
+                text=remark.text,
+                count=remark.count,
+                first_seen=format_time(remark.first_seen),
+                last_seen=format_time(remark.last_seen),
+            )
+            for remark in remarks
+        ],
+    )
+
+
+def _loss(loss: standing.Loss) -> Loss:
+    return Loss(
+        first=loss.first,
+        last=loss.last,
+        count=loss.count,
+        first_time=None if loss.first_time is None else format_time(loss.first_time),
+        last_time=None if loss.last_time is None else format_time(loss.last_time),
+        cause=loss.cause,
     )

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Row, select
 
 from nexus_agent.protocol import format_time
 from nexus_console.api.access import DeviceDep, ServicesDep, UserDep
-from nexus_console.db.models import devices, events
+from nexus_console.db.models import devices
 from nexus_console.ingest import now_ns
 from nexus_console.presence import birth_of, status_of
+from nexus_console.reading import arrived
 
 router = APIRouter(tags=["devices"])
 
@@ -22,6 +23,8 @@ LOOK_BACK = 100
 
 
 class Device(BaseModel):
+    """storage: why the box could not write to its disk when it last said; null: it could."""
+
     id: str
     status: Literal["online", "offline", "stale"]
     reason: str | None
@@ -33,6 +36,7 @@ class Device(BaseModel):
     boot: str | None
     session: str | None
     epoch: int | None
+    storage: str | None
 
 
 class DeviceDetail(Device):
@@ -83,12 +87,13 @@ def _summary(row: Row[Any], now: int) -> dict[str, Any]:
         "boot": birth.boot if birth else None,
         "session": row.session,
         "epoch": birth.epoch if birth else None,
+        "storage": birth.storage if birth else None,
     }
 
 
 def _newest(connection: Connection, device_id: int, event_type: str) -> dict[str, Any] | None:
     row = max(
-        _latest(connection, device_id, event_type),
+        arrived(connection, device_id, event_type, newest=True, limit=LOOK_BACK),
         key=lambda row: (row.epoch, row.seq),
         default=None,
     )
@@ -103,23 +108,11 @@ def _plugins(connection: Connection, device: Row[Any]) -> dict[str, str]:
     birth = birth_of(device)
     states = dict(birth.plugins or {}) if birth else {}
     born = device.born or 0
-    for row in sorted(
-        _latest(connection, device.id, "plugin.state"), key=lambda row: (row.epoch, row.seq)
-    ):
+    changes = arrived(connection, device.id, "plugin.state", newest=True, limit=LOOK_BACK)
+    for row in sorted(changes, key=lambda row: (row.epoch, row.seq)):
         data = orjson.loads(row.line)["data"]
         if row.received >= born and isinstance(data, dict):
             name, state = data.get("plugin"), data.get("state")
             if isinstance(name, str) and isinstance(state, str):
                 states[name] = state
     return states
-
-
-def _latest(connection: Connection, device_id: int, event_type: str) -> list[Row[Any]]:
-    return list(
-        connection.execute(
-            select(events)
-            .where(events.c.device_id == device_id, events.c.type == event_type)
-            .order_by(events.c.position.desc())
-            .limit(LOOK_BACK)
-        ).all()
-    )

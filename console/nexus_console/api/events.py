@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, HTTPException, Query
@@ -12,13 +12,20 @@ from sqlalchemy import Connection, Row, select
 
 from nexus_agent.protocol import MAX_SEQUENCE, Stream, format_time
 from nexus_console.api.access import DeviceDep, ServicesDep
-from nexus_console.db.models import STREAM_CODES, STREAMS, events
+from nexus_console.clocks import RETIMED
+from nexus_console.db.models import CLOCKS, STREAM_CODES, STREAMS, events
+from nexus_console.reading import arrived
 
 router = APIRouter(tags=["events"])
 
 
 class Event(BaseModel):
-    """synced: whether the box's clock was right. time is the box's, received the console's."""
+    """time is the box's, received the console's.
+
+    synced: whether the box's clock was synchronised. clock: what time is worth: `synced`;
+    `unsynced`, but right as far as is known; `retimed`, set right by the console, box_time being
+    what the box said; or `unknown`, it may be off by anything.
+    """
 
     cursor: str
     epoch: int
@@ -29,6 +36,8 @@ class Event(BaseModel):
     time: str
     received: str
     synced: bool
+    clock: Literal["synced", "unsynced", "retimed", "unknown"]
+    box_time: str | None
     data: Any
 
 
@@ -78,6 +87,16 @@ class _Wanted:
 
 
 def _page(connection: Connection, wanted: _Wanted) -> list[Row[Any]]:
+    if wanted.type is not None:
+        return arrived(
+            connection,
+            wanted.device_id,
+            wanted.type,
+            stream=wanted.stream,
+            after=wanted.position,
+            newest=wanted.newest,
+            limit=wanted.limit,
+        )
     order = events.c.position.desc() if wanted.newest else events.c.position
     page = (
         select(events)
@@ -85,11 +104,6 @@ def _page(connection: Connection, wanted: _Wanted) -> list[Row[Any]]:
         .order_by(order)
         .limit(wanted.limit)
     )
-    if wanted.type is not None:
-        page = page.where(events.c.type == wanted.type)
-        if wanted.stream is not None:
-            page = page.where(events.c.stream == STREAM_CODES[wanted.stream])
-        return sorted(connection.execute(page).all(), key=lambda row: row.position)
     # The key is (device, stream, position): one short read a stream, then merged.
     rows: list[Row[Any]] = []
     for code in STREAMS if wanted.stream is None else [STREAM_CODES[wanted.stream]]:
@@ -110,5 +124,7 @@ def _event(row: Row[Any]) -> Event:
         time=format_time(row.time),
         received=format_time(row.received),
         synced=line["synced"],
+        clock=CLOCKS[row.clock],
+        box_time=line["time"] if row.clock == RETIMED else None,
         data=line["data"],
     )

@@ -71,6 +71,75 @@ def test_what_is_sealed_is_what_is_opened(values: list[object], first: int) -> N
     assert [event.seq for event in events] == list(range(first, first + len(values)))
 
 
+lines = st.integers(0, 3).flatmap(
+    lambda kind: st.tuples(
+        st.just(kind),
+        st.sampled_from(
+            [
+                b'1,"synced":"no"',
+                b"1},{",
+                b"[1",
+                b"1]",
+                b'"\\u0000"',
+                b"[" * 300 + b"]" * 300,
+                b"nan",
+                b"{ }",
+                b"01",
+                b'"\xff"',
+                b'"\t"',
+                b'1,"more":2',
+                b"",
+            ]
+        )
+        | json_values.map(orjson.dumps),
+        st.sampled_from([b"2026-01-01T00:00:00Z", b"2026-01-01T00:00:00.5Z", b"now"]),
+        st.sampled_from([b"a.b", b'a"b', b"a\\u0062", b"\xff", b"a\x01b", b"\xe2\x80\xa8"]),
+    )
+)
+
+
+@given(parts=st.lists(lines, min_size=1, max_size=4), first=st.integers(1, 2))
+def test_lines_read_in_one_go_are_what_they_are_one_by_one(
+    parts: list[tuple[int, bytes, bytes, bytes]], first: int
+) -> None:
+    """Kind 0 and 1 are as events are encoded; 2 has the keys in another order, 3 more space."""
+    whole = []
+    for seq, (kind, data, time, event_type) in enumerate(parts, 1):
+        line = (LINE % (seq, time, b',"data":' + data)).replace(b"a.b", event_type)
+        if kind == 2:
+            line = line.replace(b'"specversion":"1.0",', b"").replace(
+                b'"synced":true', b'"synced":true,"specversion":"1.0"'
+            )
+        elif kind == 3:
+            line = line.replace(b'"boot":', b'"boot" : ')
+        whole.append(line)
+    block = b"\n".join(whole)
+    try:
+        one_by_one = [
+            protocol.decode_event(line, epoch=2, stream=Stream.EVENT, seq=seq)
+            for seq, line in enumerate(block.split(b"\n"), first)
+        ]
+    except ProtocolError:
+        with pytest.raises(ProtocolError):
+            protocol.decode_lines(block, epoch=2, stream=Stream.EVENT, first=first)
+        return
+    found = protocol.decode_lines(block, epoch=2, stream=Stream.EVENT, first=first)
+    assert [line.encode() for line in found.lines] == [event.raw for event in one_by_one]
+    assert found.types == [event.type for event in one_by_one]
+    assert found.times == [event.time for event in one_by_one]
+    assert found.monos == [event.mono for event in one_by_one]
+    assert found.clocks == [(event.boot, event.synced) for event in one_by_one]
+
+
+def test_lines_that_complete_each_other_are_no_events() -> None:
+    smuggled = [
+        LINE % (1, b"2026-01-01T00:00:00Z", b',"data":1},{"data":[0'),
+        LINE % (2, b"2026-01-01T00:00:00Z", b',"data":0]'),
+    ]
+    with pytest.raises(ProtocolError, match="not JSON"):
+        protocol.decode_lines(b"\n".join(smuggled), epoch=2, stream=Stream.EVENT, first=1)
+
+
 def test_an_event_is_a_cloudevent_with_both_clocks() -> None:
     event = open_segment(sealed(1))[0]
     assert orjson.loads(event.raw) == {
