@@ -68,6 +68,7 @@ from nexus_agent.protocol.segments import (
     open_segment,
     read_segment,
     seal,
+    split,
     verify,
 )
 from nexus_agent.protocol.times import (
@@ -125,6 +126,7 @@ __all__ = [
     "parse_up",
     "read_segment",
     "seal",
+    "split",
     "unpack",
     "verify",
 ]

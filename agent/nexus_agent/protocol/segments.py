@@ -157,6 +157,32 @@ def merge(parts: Sequence[Segment]) -> Segment:
     )
 
 
+def split(segment: Segment, size: int) -> list[Segment]:
+    """*segment* as several, of about *size* bytes each where its events allow that.
+
+    They hold the same events under the same numbers. One that cannot be read is returned whole.
+    """
+    try:
+        events = open_segment(segment)
+    except SegmentError:
+        return [segment]
+    lines = _decompress(segment.payload).split(b"\n")
+    per_part = max(1, len(lines) * size // max(len(segment.payload), 1))
+    return [
+        _part(segment, lines[start : start + per_part], events[start : start + per_part])
+        for start in range(0, len(lines), per_part)
+    ]
+
+
+def _part(whole: Segment, lines: list[bytes], events: list[Event]) -> Segment:
+    payload = zstandard.ZstdCompressor(level=_COMPRESSOR).compress(b"\n".join(lines))
+    stream, epoch, count = whole.stream, whole.epoch, len(lines)
+    first, last = events[0].seq, events[-1].seq
+    crc = checksum(stream=stream, epoch=epoch, first=first, last=last, count=count, payload=payload)
+    times = events[0].time, events[-1].time
+    return Segment(stream, epoch, first, last, count, *times, crc, payload)
+
+
 def _decompress(payload: bytes) -> bytes:
     reader = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(
         payload, read_across_frames=True

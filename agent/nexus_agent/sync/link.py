@@ -157,12 +157,15 @@ class Link:
             payload = message.payload
             if message.topic.value == self._topic.ack:
                 try:
-                    await self._sender.acknowledge(Ack.decode(payload))
+                    renewed = await self._sender.acknowledge(Ack.decode(payload))
                 except ProtocolError as error:
                     log.warning("acknowledgement_refused", error=str(error))
                 except StoreError as error:
                     # Nothing is released; the console acknowledges again what is sent again.
                     log.warning("acknowledgement_not_stored", error=str(error))
+                else:
+                    if renewed:
+                        await self._announce(client)
             elif message.topic.value == self._topic.command:
                 self._on_command(payload)
 

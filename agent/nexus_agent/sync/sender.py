@@ -1,33 +1,36 @@
 """Sends sealed segments, most urgent stream first, until the console has acknowledged them.
 
 For each stream a window of bytes may be under way without an acknowledgement. When none comes
-within a deadline the stream goes back to the last acknowledged sequence and sends one message at a
-time, ever more rarely, until the console answers: what comes twice is absorbed there.
+within a deadline the stream goes back to the last acknowledged event and sends one message at a
+time, ever more rarely, until the console answers: what comes twice is absorbed there. What the
+console asks for again goes last, one message at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 import structlog
 from paho.mqtt.properties import Properties
 
-from nexus_agent.protocol import Ack, Segment, Stream, Topic, pack
+from nexus_agent.protocol import Ack, ProtocolError, Segment, Stream, Topic, pack, split
+from nexus_agent.store.database import StoreError
 from nexus_agent.store.outbox import Outbox
-from nexus_agent.store.segments import row_id
+from nexus_agent.store.segments import epoch_of, row_id, sequence
 from nexus_agent.sync.client import data_properties
+from nexus_agent.sync.lane import STALE_S, Lane, Message, fitting
+from nexus_agent.sync.pace import Pace, Parcel
+from nexus_agent.sync.traffic import Traffic
+from nexus_agent.sync.wanted import Wanted, Wish
 
 log = structlog.get_logger("sender")
 
-WINDOW_BYTES: Final = 1024 * 1024
-MESSAGE_BYTES: Final = 128 * 1024
-"""Segments are joined up to this size; a larger segment travels alone."""
-MESSAGE_SEGMENTS: Final = 64
 ACK_TIMEOUT_S: Final = 10.0
-ACK_TIMEOUT_CAP_S: Final = 900.0
+LOOK_AGAIN_S: Final = 60.0
+"""The end of a hold is a time of day; a clock may be set meanwhile."""
+_WANTED_SEGMENTS: Final = 8
 
 
 class Publisher(Protocol):
@@ -36,66 +39,6 @@ class Publisher(Protocol):
     async def publish_checked(
         self, topic: str, payload: bytes, *, properties: Properties | None = None
     ) -> None: ...
-
-
-@dataclass(slots=True)
-class _Message:
-    """One message under way: its last sequence, its size, and whether the broker has it."""
-
-    last: int
-    size: int
-    at_broker: bool = False
-
-
-@dataclass(slots=True)
-class _Lane:
-    """How far one stream has been sent in this session."""
-
-    cursor: int
-    moved: float
-    patience: float
-    """Seconds without an acknowledgement after which the stream is sent again, at first."""
-    timeout: float
-    limit: int = 8
-    under_way: deque[_Message] = field(default_factory=deque)
-
-    @property
-    def probing(self) -> bool:
-        return self.timeout > self.patience
-
-    def has_room(self) -> bool:
-        if self.probing:
-            return not self.under_way
-        return sum(message.size for message in self.under_way) < WINDOW_BYTES
-
-    def deadline(self) -> float:
-        return self.moved + self.timeout if self.under_way else float("inf")
-
-    def rewind(self, acknowledged: int, now: float) -> None:
-        self.cursor, self.moved = acknowledged, now
-        self.under_way.clear()
-        self.timeout = min(self.timeout * 2, ACK_TIMEOUT_CAP_S)
-
-    def advance(self, acknowledged: int, now: float) -> None:
-        while self.under_way and self.under_way[0].last <= acknowledged:
-            self.under_way.popleft()
-        self.cursor = max(self.cursor, acknowledged)
-        self.moved, self.timeout = now, self.patience
-
-    def take(self, found: list[Segment]) -> list[Segment]:
-        """The segments of *found* that share the next message, and a better limit for the next."""
-        chosen: list[Segment] = []
-        size = 0
-        for segment in found:
-            if chosen and size + len(segment.payload) > MESSAGE_BYTES:
-                break
-            chosen.append(segment)
-            size += len(segment.payload)
-        if len(chosen) == len(found) == self.limit:
-            self.limit = min(self.limit * 2, MESSAGE_SEGMENTS)
-        elif len(chosen) * 2 < len(found):
-            self.limit = max(1, self.limit // 2)
-        return chosen
 
 
 class Sender:
@@ -107,30 +50,72 @@ class Sender:
         topic: Topic,
         ack: Literal["console", "broker"],
         patience: float = ACK_TIMEOUT_S,
+        traffic: Traffic | None = None,
     ) -> None:
         self._outbox = outbox
         self._patience = patience
         self._topic = topic
         self._ack = ack
+        self._traffic = traffic
         self._wake = asyncio.Event()
-        self._lanes: dict[Stream, _Lane] = {}
+        self._lanes: dict[Stream, Lane] = {}
+        self._pace = Pace()
+        self._wanted = Wanted(patience)
+        self._answering: deque[Segment] = deque()
+        self._answer_under_way = False
+        self._heard = float("-inf")
+        self._look_again = float("inf")
         self.retransmissions = 0
         outbox.on_sealed(lambda _: self._wake.set())
 
-    async def acknowledge(self, ack: Ack) -> None:
-        """The console has everything up to *ack*. Raises ProtocolError for an impossible one."""
-        if await self._outbox.acknowledge(ack):
-            acknowledged, _ = self._outbox.position(ack.stream)
-            lane = self._lanes.get(ack.stream)
-            if lane is not None:
-                lane.advance(acknowledged, asyncio.get_running_loop().time())
-            self._wake.set()
+    async def acknowledge(self, ack: Ack) -> bool:
+        """The console has everything up to *ack* and may want more; whether a new epoch began.
+
+        Raises ProtocolError for what was never sealed; then nothing is changed.
+        """
+        self._check_wanted(ack)
+        await self._outbox.acknowledge(ack)
+        now = asyncio.get_running_loop().time()
+        lane = self._lanes.get(ack.stream)
+        if lane is not None:
+            released = self._outbox.released(ack.stream)
+            lane.advance(row_id(ack.epoch, ack.seq), released, now)
+        reached = self._outbox.positions.reached(ack.stream, ack.epoch)
+        wanted = [(first, min(last, reached)) for first, last in ack.want if first <= reached]
+        self._wanted.add(ack.stream, ack.epoch, wanted, now)
+        self._end_silence(now)
+        self._wake.set()
+        if ack.renew is None or ack.epoch != self._outbox.epoch:
+            return False
+        await self._outbox.renew(ack.renew, ack.above or 0)
+        return True
+
+    def _check_wanted(self, ack: Ack) -> None:
+        limit = self._outbox.positions.limit(ack.stream, ack.epoch)
+        for first, last in ack.want:
+            if not first <= last <= limit:
+                self._outbox.refused_acknowledgements += 1
+                raise ProtocolError(
+                    f"acknowledgement of {ack.stream} wants {ack.epoch}/{first}-{last}: "
+                    f"only {limit} were ever sealed"
+                )
+
+    def _end_silence(self, now: float) -> None:
+        """The console is back: what it should have answered by now was sent while it was away."""
+        silent, self._heard = now - self._heard, now
+        if silent >= STALE_S:
+            for lane in self._lanes.values():
+                lane.recalled |= lane.stale(now)
 
     async def run(self, publisher: Publisher) -> None:
         """Send over one session until cancelled. Raises what the publisher raises."""
-        now = asyncio.get_running_loop().time()
+        self._pace = Pace()
+        self._heard = float("-inf")
+        self._wanted.begin()
+        self._answering.clear()
+        self._answer_under_way = False
         self._lanes = {
-            stream: _Lane(self._outbox.position(stream)[0], now, self._patience, self._patience)
+            stream: Lane(self._outbox.released(stream), self._patience, self._patience)
             for stream in Stream
         }
         async with asyncio.TaskGroup() as group:
@@ -142,55 +127,167 @@ class Sender:
     async def _send_next(self, group: asyncio.TaskGroup, publisher: Publisher) -> bool:
         """Send one message of the most urgent stream that has one; False if none has."""
         now = asyncio.get_running_loop().time()
+        self._look_again = float("inf")
         for stream, lane in self._lanes.items():
-            acknowledged, following = self._outbox.position(stream)
-            if lane.deadline() <= now:
-                self.retransmissions += 1
-                log.info("unacknowledged", stream=str(stream), after=acknowledged)
-                lane.rewind(acknowledged, now)
-            if lane.cursor >= following - 1 or not lane.has_room():
+            self._send_again(stream, lane, now)
+            if not self._may_go(stream, lane):
                 continue
-            found = await self._outbox.after(
-                stream, row_id(self._outbox.epoch, lane.cursor), lane.limit
-            )
+            if chosen := await self._fetch(stream, lane):
+                message = Message(
+                    row_id(chosen[-1].epoch, chosen[-1].last), sum(len(s.payload) for s in chosen)
+                )
+                lane.under_way.append(message)
+                self._launch(group, publisher, chosen, message)
+                return True
+        return await self._answer_wish(group, publisher)
+
+    def _send_again(self, stream: Stream, lane: Lane, now: float) -> None:
+        """Go back to what is released where an answer is overdue, or the console came back."""
+        if lane.recalled or lane.deadline() <= now:
+            self.retransmissions += 1
+            released = self._outbox.released(stream)
+            log.info("unacknowledged", stream=str(stream), after=released)
+            lane.rewind(released, patient=not lane.recalled)
+
+    def _may_go(self, stream: Stream, lane: Lane) -> bool:
+        if not lane.rest and lane.cursor >= self._outbox.newest(stream):
+            return False
+        urgent = stream is Stream.ALERT
+        return lane.has_room() and self._pace.has_room(urgent=urgent) and not self._is_held(stream)
+
+    def _is_held(self, stream: Stream) -> bool:
+        """Whether the link policy has *stream* wait; `_idle` looks again when that may end."""
+        hold = self._traffic.hold(stream) if self._traffic else None
+        if self._traffic is None or hold is None:
+            return False
+        wait = min(self._traffic.wait(hold), LOOK_AGAIN_S)
+        self._look_again = min(self._look_again, asyncio.get_running_loop().time() + wait)
+        return True
+
+    async def _fetch(self, stream: Stream, lane: Lane) -> list[Segment]:
+        """The segments of the next message; they count as taken."""
+        if not lane.rest:
+            newest = self._outbox.newest(stream)
+            found = await self._outbox.after(stream, lane.cursor, lane.limit)
             if not found:
-                continue
-            chosen = lane.take(found)
-            message = _Message(chosen[-1].last, sum(len(s.payload) for s in chosen))
-            if not lane.under_way:
-                lane.moved = now
-            lane.under_way.append(message)
-            lane.cursor = message.last
-            group.create_task(
-                self._publish(publisher, stream, chosen, message),
-                name=f"publish:{stream}:{chosen[0].first}-{message.last}",
-            )
+                lane.cursor = max(lane.cursor, newest)
+                return []
+            chosen = lane.take(found, self._pace.message_bytes)
+            lane.cursor = row_id(chosen[-1].epoch, chosen[-1].last)
+            self._outbox.sent(stream, lane.cursor)
+            if len(chosen) > 1:
+                return chosen
+            lane.rest.extend(self._portions(chosen[0]))
+        return [lane.rest.popleft()]
+
+    # -- wanted again ------------------------------------------------------------------------
+
+    async def _answer_wish(self, group: asyncio.TaskGroup, publisher: Publisher) -> bool:
+        """Send one message of what the console lacks, or say that it is gone; False if neither."""
+        if self._answer_under_way or not self._pace.has_room(urgent=False):
+            return False
+        if not self._answering:
+            wish = self._wanted.first(lambda stream: not self._is_held(stream))
+            if wish is None:
+                return False
+            try:
+                self._answering.extend(await self._look_up(wish))
+            except StoreError as error:
+                # The console asks again for what it lacks.
+                self._wanted.answer(wish, asyncio.get_running_loop().time())
+                log.warning("history_not_read", stream=str(wish.stream), error=str(error))
             return True
-        return False
+        chosen = fitting(list(self._answering), self._pace.message_bytes)
+        if self._is_held(chosen[0].stream):
+            return False
+        for _ in chosen:
+            self._answering.popleft()
+        self._answer_under_way = True
+        self._launch(group, publisher, chosen, None)
+        return True
+
+    async def _look_up(self, wish: Wish) -> list[Segment]:
+        """The first segments of what *wish* names; what the history has not is declared gone."""
+        stream, epoch, first, last = wish.stream, wish.epoch, wish.first, wish.last
+        span = stream, epoch, first, last, _WANTED_SEGMENTS
+        # Damaged segments are dropped on the first look; sound ones may stand behind them.
+        found = await self._outbox.held(*span) or await self._outbox.held(*span)
+        chosen = fitting(found, self._pace.message_bytes)
+        through = min(last, chosen[-1].last) if chosen else last
+        gone: list[tuple[int, int]] = []
+        for segment in chosen:
+            if segment.first > first:
+                gone.append((first, segment.first - 1))
+            first = segment.last + 1
+        if first <= through:
+            gone.append((first, through))
+        if gone:
+            await self._outbox.declare_gone(stream, epoch, gone)
+        now = asyncio.get_running_loop().time()
+        self._wanted.answer(Wish(stream, epoch, wish.first, through), now)
+        return [part for segment in chosen for part in self._portions(segment)]
+
+    def _portions(self, segment: Segment) -> list[Segment]:
+        """*segment*, cut where it would take so long on this line that no alert overtakes it."""
+        if len(segment.payload) <= self._pace.share:
+            return [segment]
+        return split(segment, self._pace.share)
+
+    # -- under way ---------------------------------------------------------------------------
+
+    def _launch(
+        self,
+        group: asyncio.TaskGroup,
+        publisher: Publisher,
+        chosen: list[Segment],
+        message: Message | None,
+    ) -> None:
+        """Publish *chosen* in a task of its own. message: its place in its lane, if it has one."""
+        stream = chosen[0].stream
+        topic = self._topic.data(stream)
+        user, payload = pack(chosen)
+        properties = data_properties(user)
+        size = len(topic) + len(payload) + len(properties.pack())  # type: ignore[no-untyped-call]
+        if self._traffic is not None:
+            self._traffic.count(stream, size)
+        parcel = self._pace.send(size, asyncio.get_running_loop().time())
+        group.create_task(
+            self._publish(publisher, topic, payload, properties, parcel, message),
+            name=f"publish:{stream}:{chosen[0].first}-{chosen[-1].last}",
+        )
 
     async def _publish(
-        self, publisher: Publisher, stream: Stream, chosen: list[Segment], message: _Message
+        self,
+        publisher: Publisher,
+        topic: str,
+        payload: bytes,
+        properties: Properties,
+        parcel: Parcel,
+        message: Message | None,
     ) -> None:
-        user, payload = pack(chosen)
-        await publisher.publish_checked(
-            self._topic.data(stream), payload, properties=data_properties(user)
-        )
-        message.at_broker = True
-        if self._ack == "broker":
-            await self._release_at_broker(stream, chosen[0].epoch)
+        loop = asyncio.get_running_loop()
+        try:
+            await publisher.publish_checked(topic, payload, properties=properties)
+            self._pace.arrive(parcel, loop.time())
+        finally:
+            self._pace.end(parcel)
+        if message is None:
+            self._answer_under_way = False
+        else:
+            message.at_broker = loop.time()
+            if self._ack == "broker":
+                await self._release_at_broker()
+        self._wake.set()
 
-    async def _release_at_broker(self, stream: Stream, epoch: int) -> None:
-        """With `ack = "broker"`: release the run of messages that the broker has, from the left."""
-        through = 0
-        for message in self._lanes[stream].under_way:
-            if not message.at_broker:
-                break
-            through = message.last
-        if through:
-            await self.acknowledge(Ack(epoch=epoch, stream=stream, seq=through))
+    async def _release_at_broker(self) -> None:
+        """With `ack = "broker"`: release what the broker has, from the left, epoch by epoch."""
+        for stream, lane in self._lanes.items():
+            while edge := lane.at_broker():
+                ack = Ack(epoch=epoch_of(edge), stream=stream, seq=sequence(edge))
+                await self.acknowledge(ack)
 
     async def _idle(self) -> None:
-        deadline = min(lane.deadline() for lane in self._lanes.values())
+        deadline = min(self._look_again, *(lane.deadline() for lane in self._lanes.values()))
         try:
             async with asyncio.timeout_at(None if deadline == float("inf") else deadline):
                 await self._wake.wait()
