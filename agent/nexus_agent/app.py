@@ -34,7 +34,9 @@ from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.space import MEGABYTE
 from nexus_agent.store.state import PluginState
 from nexus_agent.sync.link import Link
-from nexus_agent.sync.sender import Sender
+from nexus_agent.sync.policy import Policy
+from nexus_agent.sync.sender import ACK_TIMEOUT_S, Sender
+from nexus_agent.sync.traffic import Traffic
 from nexus_agent.systemd import Notifier
 
 log = structlog.get_logger("agent")
@@ -101,16 +103,19 @@ class Agent:
             frozenset(config.safety.allow),
         )
         self.reporter = Reporter(config, self.clock, self.database, self.outbox, self.supervisor)
+        self.traffic = Traffic(self.database, self.clock, Policy(config.link))
+        sender = Sender(self.outbox, topic, broker.ack, ACK_TIMEOUT_S, self.traffic)
         self.link = Link(
             broker,
             broker,
             topic,
             self.clock,
-            Sender(self.outbox, topic, broker.ack),
+            sender,
             self.reporter.birth,
             self.commander.receive,
         )
         self.reporter.link = self.link
+        self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.server = StatusServer(config.agent.socket, self.reporter)
         self.stop = asyncio.Event()
 
@@ -124,6 +129,7 @@ class Agent:
             loop.add_signal_handler(number, self.stop.set)
         try:
             await self._serve()
+            await self.traffic.flush()
         finally:
             await self.database.close()
             self.workers.shutdown(wait=False, cancel_futures=True)
@@ -144,6 +150,7 @@ class Agent:
                 core.create_task(self.commander.run(), name="commands"),
                 core.create_task(self.housekeeper.run(), name="housekeeping"),
                 notify,
+                core.create_task(self.traffic.run(), name="traffic"),
             ]
             log.info("ready", device=self.config.agent.id, pid=os.getpid())
             every = [sealing, status, link, plugins, *others]
@@ -177,6 +184,7 @@ class Agent:
             try:
                 await self.database.open()
                 await self.outbox.open()
+                await self.traffic.open()
             except SchemaError:
                 raise
             except StoreError as error:

@@ -139,6 +139,12 @@ class Peer:
             args=args or {},
         )
 
+    async def acknowledge(self, device: str, ack: Ack) -> None:
+        """Say *ack*, whatever was received: it may want ranges again or order a new epoch."""
+        await self.until(lambda: self._client)
+        if self._client is not None:
+            await self._client.publish(Topic(device).ack, ack.encode(), qos=1)
+
     async def send(self, command: Command) -> None:
         """Send a command down."""
         await self.until(lambda: self._client)

@@ -8,17 +8,20 @@ from contextlib import suppress
 from nexus_demo.processes import free_port
 
 _CHUNK = 64 * 1024
+_SLOW_CHUNK = 2 * 1024
 
 
 class Relay:
     """Carries connections from a port of its own to *target*, both on loopback, while it is open.
 
-    Cut, it refuses new connections, and those that there were are gone without a goodbye.
+    Cut, it refuses new connections, and those that there were are gone without a goodbye. With
+    *up*, so many bytes a second go from the box to the broker, and no more.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, up: int | None = None) -> None:
         self.port = free_port()
         self._target = target
+        self._up = up
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
 
@@ -48,7 +51,7 @@ class Relay:
         try:
             if self.is_open:  # it may have been cut while the other side answered
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_pump(reader, far_writer), name="relay:up")
+                    group.create_task(_pump(reader, far_writer, self._up), name="relay:up")
                     group.create_task(_pump(far_reader, writer), name="relay:down")
         finally:
             await _abort(*ends)
@@ -63,10 +66,14 @@ async def _abort(*ends: asyncio.StreamWriter) -> None:
             await end.wait_closed()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until either side is gone; then the other is let go, too."""
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: int | None = None
+) -> None:
+    """Copy until either side is gone; then the other is let go, too. rate: bytes a second."""
     try:
-        while data := await reader.read(_CHUNK):
+        while data := await reader.read(_SLOW_CHUNK if rate else _CHUNK):
+            if rate:
+                await asyncio.sleep(len(data) / rate)
             writer.write(data)
             await writer.drain()
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,22 +13,31 @@ import pytest
 
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.clock import Clock
-from nexus_agent.config import BrokerSection
-from nexus_agent.protocol import Presence, Stream, Topic
+from nexus_agent.config import BrokerSection, LinkSection
+from nexus_agent.protocol import Ack, Presence, Stream, Topic
+from nexus_agent.store import ledger
 from nexus_agent.store.database import Database
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.segments import row_id
 from nexus_agent.sync.link import Link, LinkState
+from nexus_agent.sync.policy import Policy
 from nexus_agent.sync.sender import Sender
+from nexus_agent.sync.traffic import Traffic
 from nexus_demo.broker import Broker
 from nexus_demo.peer import connected
+from nexus_demo.relay import Relay
 
 DEVICE = "box-1"
+TELEMETRY = Stream.TELEMETRY
 
 
 class Box:
     """The part of an agent that this suite is about."""
 
-    def __init__(self, outbox: Outbox, link: Link, commands: list[bytes]) -> None:
+    def __init__(
+        self, outbox: Outbox, link: Link, commands: list[bytes], database: Database
+    ) -> None:
+        self.database = database
         self.outbox = outbox
         self.link = link
         self.commands = commands
@@ -37,9 +47,15 @@ class Box:
 
 
 @asynccontextmanager
-async def box(state_dir: Path, broker: BrokerSection, patience: float = 10.0) -> AsyncIterator[Box]:
+async def box(
+    state_dir: Path,
+    broker: BrokerSection,
+    patience: float = 10.0,
+    rules: LinkSection | None = None,
+) -> AsyncIterator[Box]:
     clock, topic = Clock(), Topic(DEVICE)
     database = Database(state_dir)
+    traffic = Traffic(database, clock, Policy(rules or LinkSection()))
     await database.open()
     outbox = Outbox(database, DEVICE, clock)
     await outbox.open()
@@ -48,19 +64,12 @@ async def box(state_dir: Path, broker: BrokerSection, patience: float = 10.0) ->
     async def birth(session: str) -> Presence:
         return Presence(online=True, session=session, epoch=outbox.epoch)
 
-    link = Link(
-        broker,
-        broker,
-        topic,
-        clock,
-        Sender(outbox, topic, broker.ack, patience),
-        birth,
-        commands.append,
-    )
+    sender = Sender(outbox, topic, broker.ack, patience, traffic)
+    link = Link(broker, broker, topic, clock, sender, birth, commands.append)
     async with asyncio.TaskGroup() as group:
         group.create_task(outbox.run(), name="outbox")
         running = group.create_task(link.run(), name="link")
-        yield Box(outbox, link, commands)
+        yield Box(outbox, link, commands, database)
         running.cancel()
         outbox.close()
     await database.close()
@@ -141,6 +150,111 @@ async def test_an_alert_overtakes_a_backlog(
         async with connected(section) as peer:
             await peer.until(lambda: peer.marks.get((DEVICE, 1, Stream.ALERT)))
             assert peer.marks.get((DEVICE, 1, Stream.TELEMETRY), 0) < 20_000
+
+
+async def test_an_alert_overtakes_what_a_slow_line_carries(
+    state_dir: Path, section: BrokerSection, broker: Broker
+) -> None:
+    relay = Relay(broker.port, up=64 * 1024)
+    await relay.open()
+    slow = section.model_copy(update={"url": f"mqtts://127.0.0.1:{relay.port}"})
+    async with connected(section) as peer, box(state_dir, slow) as agent:
+        for _ in range(10):
+            await agent.emit(*(os.urandom(1000).hex() for _ in range(1000)), stream=TELEMETRY)
+        await peer.until(lambda: peer.payload_bytes > 200_000)
+        waits: list[float] = []
+        for number in range(1, 4):
+            started = asyncio.get_running_loop().time()
+            await agent.emit("fire", stream=Stream.ALERT)
+            await peer.until(lambda n=number: peer.marks.get((DEVICE, 1, Stream.ALERT)) == n)
+            waits.append(asyncio.get_running_loop().time() - started)
+        assert max(waits) < 2.0, waits
+        assert agent.outbox.position(TELEMETRY)[0] < 10_000
+        assert peer.duplicates == 0
+    await relay.cut()
+
+
+async def test_what_the_console_lost_is_sent_again_and_the_rest_declared(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with connected(section) as first, box(state_dir, section) as agent:
+        for n in range(4):
+            await agent.emit(n)
+            await until(lambda n=n: agent.outbox.position(Stream.EVENT)[0] == n + 1)
+        assert len(first.of(DEVICE, "test.value")) == 4
+        await agent.database.run(
+            lambda c: c.execute("DELETE FROM segment_event WHERE last IN (2, 4)").rowcount
+        )
+        async with connected(section) as restored:
+            want = Ack(epoch=1, stream=Stream.EVENT, seq=0, want=[(1, 2), (2, 4)])
+            for _ in range(3):
+                await restored.acknowledge(DEVICE, want)
+            await restored.until(lambda: len(restored.of(DEVICE, "test.value")) == 2)
+            asked = "SELECT first, last, cause FROM loss ORDER BY first"
+            async with asyncio.timeout(10):
+                while len(lost := await agent.database.read(asked)) < 2:
+                    await asyncio.sleep(0.01)
+            assert lost == [(2, 2, ledger.GONE), (4, 4, ledger.GONE)]
+            assert agent.outbox.position(Stream.EVENT) == (4, 5)
+            assert restored.duplicates == 0
+
+
+async def test_a_range_that_was_never_sealed_is_refused(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with connected(section) as peer, box(state_dir, section) as agent:
+        peer.acknowledging = False
+        await agent.emit(1, 2)
+        await until(lambda: agent.link.state is LinkState.CONNECTED)
+        for beyond in ([(1, 3)], [(2, 1)]):
+            refused = agent.outbox.refused_acknowledgements
+            await peer.acknowledge(DEVICE, Ack(epoch=1, stream=Stream.EVENT, seq=2, want=beyond))
+            await until(lambda n=refused: agent.outbox.refused_acknowledgements == n + 1)
+        assert agent.outbox.position(Stream.EVENT) == (0, 3)
+
+
+async def test_a_new_epoch_is_told_at_once_and_the_old_one_is_sent_to_its_end(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with connected(section) as peer, box(state_dir, section, patience=0.5) as agent:
+        peer.acknowledging = False
+        await agent.emit("old")
+        await peer.until(lambda: peer.of(DEVICE, "test.value"))
+        order = Ack(epoch=1, stream=Stream.EVENT, seq=0, renew="a cloned disk", above=6)
+        await peer.acknowledge(DEVICE, order)
+        await peer.until(lambda: peer.presence[-1][1].epoch == 7)
+        assert peer.presence[-1][1].session == peer.presence[0][1].session
+        await agent.emit("new")
+        peer.acknowledging = True
+        await until(lambda: agent.outbox.released(Stream.EVENT) == row_id(7, 1))
+        assert [e.data for e in peer.of(DEVICE, "test.value")] == ["old", "new"]
+        await peer.acknowledge(DEVICE, order)
+        await agent.emit("newer")
+        await until(lambda: agent.outbox.released(Stream.EVENT) == row_id(7, 2))
+
+
+async def test_a_console_that_comes_back_gets_at_once_what_it_missed(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with box(state_dir, section, patience=600) as agent:
+        await agent.emit(1, stream=TELEMETRY)
+        await agent.emit(2)
+        await until(lambda: agent.link.state is LinkState.CONNECTED)
+        async with connected(section) as peer, asyncio.timeout(10):
+            hello = Ack(epoch=1, stream=Stream.LOG, seq=0)
+            while agent.outbox.position(TELEMETRY)[0] + agent.outbox.position(Stream.EVENT)[0] < 2:
+                await peer.acknowledge(DEVICE, hello)
+                await asyncio.sleep(0.05)
+            assert peer.duplicates == 0
+
+
+async def test_on_a_metered_line_only_alerts_go(state_dir: Path, section: BrokerSection) -> None:
+    rules = LinkSection(metered=True)
+    async with connected(section) as peer, box(state_dir, section, rules=rules) as agent:
+        await agent.emit("waits")
+        await agent.emit("goes", stream=Stream.ALERT)
+        await until(lambda: agent.outbox.position(Stream.ALERT) == (1, 2))
+        assert [e.data for e in peer.of(DEVICE, "test.value")] == ["goes"]
 
 
 async def test_the_birth_is_retained_and_the_farewell_replaces_it(

@@ -13,7 +13,7 @@ WINDOW_BYTES: Final = 1024 * 1024
 """Bytes of one stream that may be under way without the console's acknowledgement."""
 ACK_TIMEOUT_CAP_S: Final = 900.0
 STALE_S: Final = 1.0
-"""What the broker has had for so long was probably sent while no console listened."""
+"""A console that says nothing for so long while the broker has something for it is away."""
 _SEGMENTS: Final = 64
 
 
@@ -60,9 +60,9 @@ class Lane:
             return float("inf")
         return max(self.moved, self.under_way[0].at_broker) + self.timeout
 
-    def stale(self, now: float) -> bool:
-        """Whether the console should have answered by now, if it has heard."""
-        return bool(self.under_way) and self.under_way[0].at_broker + STALE_S <= now
+    def overdue(self, back: float, now: float) -> bool:
+        """Whether a console that came back at *back* should have answered by now, had it heard."""
+        return bool(self.under_way) and (self.under_way[0].at_broker <= min(back, now - STALE_S))
 
     def at_broker(self) -> int:
         """The edge up to which, in the epoch of the oldest message, the broker has all; or 0."""

@@ -63,7 +63,7 @@ class Sender:
         self._wanted = Wanted(patience)
         self._answering: deque[Segment] = deque()
         self._answer_under_way = False
-        self._heard = float("-inf")
+        self._heard = self._back = float("-inf")
         self._look_again = float("inf")
         self.retransmissions = 0
         outbox.on_sealed(lambda _: self._wake.set())
@@ -83,7 +83,7 @@ class Sender:
         reached = self._outbox.positions.reached(ack.stream, ack.epoch)
         wanted = [(first, min(last, reached)) for first, last in ack.want if first <= reached]
         self._wanted.add(ack.stream, ack.epoch, wanted, now)
-        self._end_silence(now)
+        self._hear(now)
         self._wake.set()
         if ack.renew is None or ack.epoch != self._outbox.epoch:
             return False
@@ -100,17 +100,18 @@ class Sender:
                     f"only {limit} were ever sealed"
                 )
 
-    def _end_silence(self, now: float) -> None:
-        """The console is back: what it should have answered by now was sent while it was away."""
-        silent, self._heard = now - self._heard, now
-        if silent >= STALE_S:
-            for lane in self._lanes.values():
-                lane.recalled |= lane.stale(now)
+    def _hear(self, now: float) -> None:
+        """The console answers. What it left unanswered before its silence ended, it never got."""
+        if now - self._heard >= STALE_S:
+            self._back = now
+        self._heard = now
+        for lane in self._lanes.values():
+            lane.recalled |= lane.overdue(self._back, now)
 
     async def run(self, publisher: Publisher) -> None:
         """Send over one session until cancelled. Raises what the publisher raises."""
         self._pace = Pace()
-        self._heard = float("-inf")
+        self._heard = self._back = float("-inf")
         self._wanted.begin()
         self._answering.clear()
         self._answer_under_way = False

@@ -16,7 +16,7 @@ import structlog
 
 from nexus_agent.clock import Clock
 from nexus_agent.protocol import Stream
-from nexus_agent.store.database import Database, StoreError
+from nexus_agent.store.database import Database
 from nexus_agent.sync.policy import Hold, Policy, Usage
 
 log = structlog.get_logger("traffic")
@@ -84,8 +84,7 @@ class Traffic:
     async def open(self) -> None:
         """Read what was counted before."""
         rows = await self._database.read("SELECT day, stream, bytes FROM traffic")
-        for day, name, size in rows:
-            self._days[day, Stream(name)] = self._days.get((day, Stream(name)), 0) + size
+        self._days = {(day, Stream(name)): size for day, name, size in rows}
 
     def count(self, stream: Stream, size: int) -> None:
         """*size* bytes of *stream* are handed to the broker."""
