@@ -56,7 +56,8 @@ class Pace:
         """Whether a message may go now; an urgent one waits for no bytes."""
         if urgent:
             return self._messages < URGENT_MESSAGES
-        return self._messages < MESSAGES and self._under_way <= self.share
+        fits = self._under_way <= self.window - self.message_bytes
+        return fits and self._messages < MESSAGES
 
     def send(self, size: int, now: float) -> Parcel:
         """A message of *size* is handed over."""
