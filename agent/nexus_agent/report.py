@@ -30,8 +30,13 @@ from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
 from nexus_agent.status.source import QueryError
 from nexus_agent.store import segments
 from nexus_agent.store.database import Database
-from nexus_agent.store.outbox import Outbox, StreamStatus
+from nexus_agent.store.outbox import Outbox, StorageStatus, StreamStatus
+from nexus_agent.sync import forecast
+from nexus_agent.sync.forecast import Forecast
 from nexus_agent.sync.link import Link, LinkState
+from nexus_agent.sync.policy import Hold
+from nexus_agent.sync.sender import Sender
+from nexus_agent.sync.traffic import Rate, Traffic
 
 SCHEMA: Final = 1
 SCAN_SEGMENTS: Final = 50
@@ -57,11 +62,15 @@ class Reporter:
         self._supervisor = supervisor
         self._started = clock.stamp()
         self._sealed: Bus[Segment] = Bus()
+        self._intake = Rate(clock, bucket_s=60.0, buckets=60)
         self.link: Link | None = None
+        self.sender: Sender | None = None
+        self.traffic: Traffic | None = None
         self.stopping = False
         self.unopened: str | None = None
         """Why the database could not be opened yet."""
         outbox.on_sealed(self._sealed.publish)
+        outbox.on_sealed(lambda segment: self._intake.add(len(segment.payload)))
 
     async def birth(self, session: str) -> Presence:
         """The document that is published on every connection."""
@@ -124,8 +133,10 @@ class Reporter:
     def _state(self) -> str:
         if self.stopping:
             return "stopping"
-        online = self.link is not None and self.link.state is LinkState.CONNECTED
-        return "online" if online else "offline"
+        return "online" if self._online() else "offline"
+
+    def _online(self) -> bool:
+        return self.link is not None and self.link.state is LinkState.CONNECTED
 
     def _health(self) -> list[dict[str, str]]:
         """Sentences about the box, worst first."""
@@ -178,12 +189,20 @@ class Reporter:
         return {"v": SCHEMA, "plugins": found}
 
     async def outbox(self) -> dict[str, Any]:
-        pages = await self._database.read("PRAGMA page_count")
-        size = await self._database.read("PRAGMA page_size")
+        storage = await self._outbox.storage()
+        waiting = await self._outbox.status()
+        sender, traffic = self.sender, self.traffic
         return {
             "v": SCHEMA,
             "epoch": self._outbox.epoch,
-            "database_bytes": pages[0][0] * size[0][0],
+            "connected": self._online(),
+            "database_bytes": storage.used_bytes,
+            "quota_bytes": storage.quota_bytes,
+            "intake_bytes_s": round(self._intake.on_average(), 1),
+            "sent_bytes_s": round(traffic.rate.while_busy(), 1) if traffic else 0.0,
+            "retransmissions": sender.retransmissions if sender else 0,
+            "forecast": self._forecast(waiting, storage).document(),
+            "traffic": traffic.document() if traffic else None,
             "streams": [
                 {
                     "stream": str(s.stream),
@@ -193,10 +212,19 @@ class Reporter:
                     "pending_segments": s.pending_segments,
                     "pending_bytes": s.pending_bytes,
                     "oldest": _time(s.oldest),
+                    "held": _held(traffic.hold(s.stream)) if traffic else None,
                 }
-                for s in await self._outbox.status()
+                for s in waiting
             ],
         }
+
+    def _forecast(self, waiting: list[StreamStatus], storage: StorageStatus) -> Forecast:
+        intake, traffic = self._intake.on_average(), self.traffic
+        if not self._online() or traffic is None:
+            return forecast.offline(storage.used_bytes, storage.quota_bytes, intake)
+        sizes = {s.stream: s.pending_bytes for s in waiting}
+        rate, settings = traffic.rate.while_busy(), traffic.policy.settings
+        return forecast.online(sizes, settings, traffic.usage(), rate, intake)
 
     # -- GET /v1/events ----------------------------------------------------------------------
 
@@ -292,14 +320,14 @@ class Reporter:
 
     async def metrics(self) -> str:
         """Prometheus text format 0.0.4."""
-        online = self.link is not None and self.link.state is LinkState.CONNECTED
-        lines = ["# TYPE nexus_online gauge", f"nexus_online {int(online)}"]
+        lines = ["# TYPE nexus_online gauge", f"nexus_online {int(self._online())}"]
         for name, help_text, value in _OUTBOX_METRICS:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
             lines += [
                 f'{name}{{stream="{s.stream}"}} {getattr(s, value)}'
                 for s in await self._outbox.status()
             ]
+        lines += self._link_metrics()
         lines.append("# TYPE nexus_plugin_running gauge")
         lines += [
             f'nexus_plugin_running{{plugin="{p.name}"}} {int(p.state is PluginState.RUNNING)}'
@@ -311,6 +339,24 @@ class Reporter:
             for p in self._supervisor.plugins.values()
         ]
         return "\n".join(lines) + "\n"
+
+    def _link_metrics(self) -> list[str]:
+        lines: list[str] = []
+        if self.sender is not None:
+            name = "nexus_outbox_retransmissions_total"
+            lines += [
+                f"# HELP {name} Times that a stream was sent again from what is acknowledged.",
+                f"# TYPE {name} counter",
+                f"{name} {self.sender.retransmissions}",
+            ]
+        if (traffic := self.traffic) is not None:
+            name = "nexus_link_bytes_total"
+            lines += [f"# HELP {name} Bytes of data messages sent.", f"# TYPE {name} counter"]
+            lines += [f'{name}{{stream="{s}"}} {size}' for s, size in traffic.total.items()]
+            name = "nexus_outbox_held"
+            lines += [f"# HELP {name} Whether [link] has it wait.", f"# TYPE {name} gauge"]
+            lines += [f'{name}{{stream="{s}"}} {int(traffic.hold(s) is not None)}' for s in Stream]
+        return lines
 
 
 _OUTBOX_METRICS: Final = (
@@ -383,6 +429,10 @@ def _parse_cursor(text: str, streams: list[Stream]) -> dict[Stream, tuple[int, i
 def _oldest(waiting: list[StreamStatus]) -> int | None:
     """When the oldest event that waits was recorded, ns; None where none waits."""
     return min((stream.oldest for stream in waiting if stream.oldest is not None), default=None)
+
+
+def _held(hold: Hold | None) -> dict[str, Any] | None:
+    return None if hold is None else {"reason": hold.reason, "until": _time(hold.until)}
 
 
 def _time(nanoseconds: int | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import click
@@ -77,6 +77,15 @@ class Screen:
             return duration((self._now - datetime.fromisoformat(moment)).total_seconds())
         except (ValueError, TypeError):
             return printable(moment)
+
+    def moment(self, moment: str) -> str:
+        """An RFC 3339 time by the clock on the wall: `14:30`, with its date if it is a day off."""
+        try:
+            local = datetime.fromisoformat(moment).astimezone()
+        except ValueError:
+            return printable(moment)
+        near = abs(local - self._now) < timedelta(days=1)
+        return f"{local:%H:%M}" if near else f"{local:%Y-%m-%d %H:%M}"
 
 
 def printable(value: object) -> str:
@@ -207,7 +216,7 @@ def plugins(document: Document, screen: Screen) -> list[str]:
 
 
 def outbox(document: Document, screen: Screen) -> list[str]:
-    """`/v1/outbox` as a table of streams, in their order of priority."""
+    """`/v1/outbox`: the streams in their order of priority, why they wait and for how long."""
     rows = [
         [
             printable(stream["stream"]),
@@ -221,11 +230,78 @@ def outbox(document: Document, screen: Screen) -> list[str]:
         for stream in document["streams"]
     ]
     titles = ("STREAM", "WAITING", "SEGMENTS", "SIZE", "OLDEST", "ACKNOWLEDGED", "NEXT")
+    quota = f" of {size(document['quota_bytes'])}" if document["quota_bytes"] else ""
     return [
-        f"epoch {document['epoch']}, database {size(document['database_bytes'])}",
+        f"epoch {document['epoch']}, database {size(document['database_bytes'])}{quota}",
         "",
         *table(titles, rows, right="WAITING SEGMENTS SIZE OLDEST ACKNOWLEDGED NEXT"),
+        "",
+        *[_held(s, screen) for s in document["streams"] if s["held"]],
+        _forecast(document),
+        *_traffic(document["traffic"]),
     ]
+
+
+def _held(stream: Document, screen: Screen) -> str:
+    """Why a stream waits, and until when."""
+    held = stream["held"]
+    until = f"; goes on at {screen.moment(held['until'])}" if held["until"] else ""
+    name, reason = printable(stream["stream"]), printable(held["reason"])
+    return f"{screen.mark(DOUBT)} {name} waits: {reason}{until}"
+
+
+def _forecast(document: Document) -> str:
+    forecast = document["forecast"]
+    waiting = sum(stream["pending_bytes"] for stream in document["streams"])
+    kind, seconds, limit = forecast["limited_by"], forecast["seconds"], forecast["bytes"]
+    if kind == "offline":
+        if seconds is None:
+            return "not connected: nothing moves"
+        quota = f"the quota of {size(limit)} is reached in about {roughly(seconds)}"
+        return f"not connected: nothing moves; {quota} at the present rate"
+    if not waiting:
+        return "nothing waits"
+    waits = f"{size(waiting)} wait"
+    if kind == "metered":
+        return f"{waits} for as long as the line is metered"
+    if kind == "budget":
+        pace = f"{size(limit)} a {forecast['period']}"
+        if forecast["growing"]:
+            return f"{waits}; more comes in than {pace} let out"
+        return f"{waits}; at {pace} about {roughly(seconds)}"
+    if seconds is None:
+        return f"{waits}; the speed of the line is not known yet"
+    return f"{waits}; at {size(limit)}/s about {roughly(seconds)}"
+
+
+def roughly(seconds: float) -> str:
+    """`4 min`, `7 h`, `6 days`: as exact as a forecast can be."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _traffic(traffic: Document | None) -> list[str]:
+    """What was sent today and this month, against the budgets that there are."""
+    lines = []
+    for period, name in (("day", "today"), ("month", "this month")):
+        if traffic is None:
+            break
+        used = traffic[period]
+        parts = [_spent(used)]
+        parts += [
+            f"{printable(stream)} {_spent(one)}"
+            for stream, one in used["streams"].items()
+            if one["budget_bytes"]
+        ]
+        lines.append(f"sent {name}: {', '.join(parts)}")
+    return lines
+
+
+def _spent(used: Document) -> str:
+    budget = f" of {size(used['budget_bytes'])}" if used["budget_bytes"] else ""
+    return size(used["bytes"]) + budget
 
 
 def event(document: Document, screen: Screen) -> str:

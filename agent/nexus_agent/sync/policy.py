@@ -43,7 +43,7 @@ class Policy:
     """What `[link]` says. zone: the box's time zone, the system's own if None."""
 
     def __init__(self, settings: LinkSection, zone: tzinfo | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self.open = settings == LinkSection()
         """Whether nothing is ever held."""
         self._zone = zone
@@ -79,11 +79,11 @@ class Policy:
     def _first(self, stream: Stream, now: int, usage: Usage) -> Hold | None:
         if stream is Stream.ALERT:
             return None
-        if self._settings.metered:
+        if self.settings.metered:
             return Hold("the line is metered", None)
         return (
-            self._over_budget("month", self._settings.month_mb, stream, usage.month, now)
-            or self._over_budget("day", self._settings.day_mb, stream, usage.day, now)
+            self._over_budget("month", self.settings.month_mb, stream, usage.month, now)
+            or self._over_budget("day", self.settings.day_mb, stream, usage.day, now)
             or self._is_quiet(now)
         )
 

@@ -10,14 +10,15 @@ import asyncio
 import sqlite3
 from collections import deque
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from nexus_agent.clock import Clock
 from nexus_agent.protocol import Stream
 from nexus_agent.store.database import Database
-from nexus_agent.sync.policy import Hold, Policy, Usage
+from nexus_agent.store.errors import StoreError
+from nexus_agent.sync.policy import MEGABYTE, Hold, Policy, Usage
 
 log = structlog.get_logger("traffic")
 
@@ -74,7 +75,7 @@ class Traffic:
     def __init__(self, database: Database, clock: Clock, policy: Policy) -> None:
         self._database = database
         self._clock = clock
-        self._policy = policy
+        self.policy = policy
         self._days: dict[tuple[str, Stream], int] = {}
         self._unwritten: set[tuple[str, Stream]] = set()
         self.total: dict[Stream, int] = dict.fromkeys(Stream, 0)
@@ -95,7 +96,7 @@ class Traffic:
         self.rate.add(size)
 
     def _today(self) -> str:
-        return self._policy.local(self._clock.stamp().wall).date().isoformat()
+        return self.policy.local(self._clock.stamp().wall).date().isoformat()
 
     def usage(self) -> Usage:
         """What counts for today and this month.
@@ -113,11 +114,30 @@ class Traffic:
                 of_month[stream] += size
         return Usage(of_day, of_month)
 
+    def document(self) -> dict[str, Any]:
+        """Today's and this month's bytes and budgets (None where there is none), for people."""
+        usage, settings = self.usage(), self.policy.settings
+        periods = ("day", usage.day, settings.day_mb), ("month", usage.month, settings.month_mb)
+        return {
+            period: {
+                "bytes": sum(used.values()),
+                "budget_bytes": int(budget.total * MEGABYTE) or None,
+                "streams": {
+                    str(s): {
+                        "bytes": used.get(s, 0),
+                        "budget_bytes": int(budget.of(s) * MEGABYTE) or None,
+                    }
+                    for s in Stream
+                },
+            }
+            for period, used, budget in periods
+        }
+
     def hold(self, stream: Stream) -> Hold | None:
         """Why *stream* may not be sent now, or None."""
-        if self._policy.open:
+        if self.policy.open:
             return None
-        return self._policy.hold(stream, self._clock.stamp().wall, self.usage())
+        return self.policy.hold(stream, self._clock.stamp().wall, self.usage())
 
     def wait(self, hold: Hold) -> float:
         """Seconds until *hold* ends; infinite where no end is in sight."""
@@ -157,7 +177,7 @@ class Traffic:
         stamp = self._clock.stamp()
         if not stamp.synced:
             return []
-        today = self._policy.local(stamp.wall).date()
+        today = self.policy.local(stamp.wall).date()
         oldest = (today - timedelta(days=KEPT_DAYS)).isoformat()
         removed = [
             (day, stream) for day, stream in self._days if not oldest <= day <= today.isoformat()

@@ -63,7 +63,28 @@ class Agent:
         self.outbox_document: dict[str, Any] = {
             "v": 1,
             "epoch": 2,
+            "connected": True,
             "database_bytes": 1_250_000,
+            "quota_bytes": 1_024_000_000,
+            "forecast": {
+                "limited_by": "line",
+                "seconds": 260.0,
+                "bytes": 1_200_000.0,
+                "period": "second",
+                "growing": False,
+            },
+            "traffic": {
+                "day": {
+                    "bytes": 12_000_000,
+                    "budget_bytes": 50_000_000,
+                    "streams": {"log": {"bytes": 1_000, "budget_bytes": 2_000_000}},
+                },
+                "month": {
+                    "bytes": 99_000_000,
+                    "budget_bytes": None,
+                    "streams": {"log": {"bytes": 1_000, "budget_bytes": None}},
+                },
+            },
             "streams": [
                 {
                     "stream": "telemetry",
@@ -73,6 +94,7 @@ class Agent:
                     "pending_segments": 12,
                     "pending_bytes": 56_000,
                     "oldest": ago(hours=2, minutes=5),
+                    "held": None,
                 },
             ],
         }

@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.agent.cli.conftest import Agent, Run, invoke
@@ -71,15 +73,72 @@ async def test_plugins_are_a_table_and_nothing_commands_the_terminal(run: Run) -
     ]
 
 
-async def test_outbox_is_a_table_of_streams(run: Run) -> None:
+async def test_outbox_is_a_table_of_streams_and_a_forecast(run: Run) -> None:
     result = await run("outbox")
 
     assert result.stdout.splitlines() == [
-        "epoch 2, database 1.2 MB",
+        "epoch 2, database 1.2 MB of 1.0 GB",
         "",
         "STREAM     WAITING  SEGMENTS   SIZE     OLDEST  ACKNOWLEDGED  NEXT",
         "telemetry    1,203        12  56 kB  2 h 5 min             1  1205",
+        "",
+        "56 kB wait; at 1.2 MB/s about 4 min",
+        "sent today: 12 MB of 50 MB, log 1.0 kB of 2.0 MB",
+        "sent this month: 99 MB",
     ]
+
+
+async def test_outbox_says_why_a_stream_waits_and_until_when(run: Run, agent: Agent) -> None:
+    (stream,) = agent.outbox_document["streams"]
+    soon = datetime.now(UTC) + timedelta(hours=2)
+    stream["held"] = {"reason": "the day's 50 MB are used up", "until": soon.isoformat()}
+
+    shown = (await run("outbox")).stdout
+
+    assert (
+        f"! telemetry waits: the day's 50 MB are used up; goes on at {soon.astimezone():%H:%M}\n"
+        in shown
+    )
+    stream["held"] = {"reason": "the line is metered", "until": None}
+    assert "! telemetry waits: the line is metered\n" in (await run("outbox")).stdout
+
+
+@pytest.mark.parametrize(
+    ("forecast", "sentence"),
+    [
+        (
+            {"limited_by": "offline", "seconds": 9.2 * 86_400, "bytes": 1_024_000_000},
+            (
+                "not connected: nothing moves; the quota of 1.0 GB is reached in about 9 days "
+                "at the present rate"
+            ),
+        ),
+        ({"limited_by": "offline"}, "not connected: nothing moves"),
+        (
+            {"limited_by": "budget", "seconds": 6 * 86_400, "bytes": 50e6, "period": "day"},
+            "56 kB wait; at 50 MB a day about 6 days",
+        ),
+        (
+            {"limited_by": "budget", "bytes": 50e6, "period": "month", "growing": True},
+            "56 kB wait; more comes in than 50 MB a month let out",
+        ),
+        ({"limited_by": "metered"}, "56 kB wait for as long as the line is metered"),
+        ({"limited_by": "unknown"}, "56 kB wait; the speed of the line is not known yet"),
+    ],
+)
+async def test_outbox_forecasts(
+    run: Run, agent: Agent, forecast: dict[str, Any], sentence: str
+) -> None:
+    blank = {"seconds": None, "bytes": None, "period": None, "growing": False}
+    agent.outbox_document["forecast"] = blank | forecast
+
+    assert (await run("outbox")).stdout.splitlines()[5] == sentence
+
+
+async def test_outbox_says_that_nothing_waits(run: Run, agent: Agent) -> None:
+    agent.outbox_document["streams"][0]["pending_bytes"] = 0
+
+    assert (await run("outbox")).stdout.splitlines()[5] == "nothing waits"
 
 
 async def test_events_are_lines_in_local_time(run: Run, agent: Agent) -> None:

@@ -1,4 +1,4 @@
-"""The link policy against every hour of awkward calendars: holds are true, and so are their ends."""
+"""The link policy against awkward calendars: holds are true, and so are their ends."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ sections = st.builds(
 )
 bytes_used = st.dictionaries(st.sampled_from(Stream), st.integers(0, 4 * MEGABYTE))
 usages = st.builds(Usage, day=bytes_used, month=bytes_used)
-moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31)).map(
-    lambda moment: int(moment.replace(tzinfo=UTC).timestamp()) * 10**9
-)
+moments = st.integers(
+    *(int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2026, 2028))
+).map(lambda seconds: seconds * 10**9)
 
 
 def ns(text: str, zone: ZoneInfo = BERLIN) -> int:

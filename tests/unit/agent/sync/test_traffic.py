@@ -51,7 +51,7 @@ async def database(state_dir: Path) -> AsyncIterator[Database]:
 
 
 async def traffic(database: Database, clock: Clock, **section: TrafficBudget) -> Traffic:
-    found = Traffic(database, clock, Policy(LinkSection(**section), UTC))  # type: ignore[arg-type]
+    found = Traffic(database, clock, Policy(LinkSection(**section), UTC))
     await found.open()
     return found
 
