@@ -251,27 +251,33 @@ def _held(stream: Document, screen: Screen) -> str:
 
 
 def _forecast(document: Document) -> str:
+    """How long it will take, in one sentence."""
     forecast = document["forecast"]
     waiting = sum(stream["pending_bytes"] for stream in document["streams"])
-    kind, seconds, limit = forecast["limited_by"], forecast["seconds"], forecast["bytes"]
-    if kind == "offline":
-        if seconds is None:
-            return "not connected: nothing moves"
-        quota = f"the quota of {size(limit)} is reached in about {roughly(seconds)}"
-        return f"not connected: nothing moves; {quota} at the present rate"
-    if not waiting:
-        return "nothing waits"
-    waits = f"{size(waiting)} wait"
+    if forecast["limited_by"] == "offline":
+        return f"not connected: nothing moves{_until_full(forecast)}"
+    return f"{size(waiting)} wait{_until_empty(forecast)}" if waiting else "nothing waits"
+
+
+def _until_full(forecast: Document) -> str:
+    if forecast["seconds"] is None:
+        return ""
+    quota = f"the quota of {size(forecast['bytes'])}"
+    return f"; {quota} is reached in about {roughly(forecast['seconds'])} at the present rate"
+
+
+def _until_empty(forecast: Document) -> str:
+    kind, seconds = forecast["limited_by"], forecast["seconds"]
     if kind == "metered":
-        return f"{waits} for as long as the line is metered"
+        return " for as long as the line is metered"
     if kind == "budget":
-        pace = f"{size(limit)} a {forecast['period']}"
+        pace = f"{size(forecast['bytes'])} a {forecast['period']}"
         if forecast["growing"]:
-            return f"{waits}; more comes in than {pace} let out"
-        return f"{waits}; at {pace} about {roughly(seconds)}"
+            return f"; more comes in than {pace} let out"
+        return f"; at {pace} about {roughly(seconds)}"
     if seconds is None:
-        return f"{waits}; the speed of the line is not known yet"
-    return f"{waits}; at {size(limit)}/s about {roughly(seconds)}"
+        return "; the speed of the line is not known yet"
+    return f"; at {size(forecast['bytes'])}/s about {roughly(seconds)}"
 
 
 def roughly(seconds: float) -> str:

@@ -15,15 +15,18 @@ import pytest
 from nexus_agent import bus, clock
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
-from nexus_agent.config import AgentConfig, AgentSection, BrokerSection
+from nexus_agent.config import AgentConfig, AgentSection, BrokerSection, LinkSection
 from nexus_agent.plugin import BusEvent, Plugin, Settings
-from nexus_agent.protocol import Ack, Stream
+from nexus_agent.protocol import Ack, Stream, Topic
 from nexus_agent.report import SCAN_SEGMENTS, Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
 from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
 from nexus_agent.status.source import QueryError
 from nexus_agent.store.database import Database
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.sync.policy import Policy
+from nexus_agent.sync.sender import Sender
+from nexus_agent.sync.traffic import Traffic
 from nexus_agent.testing import MemoryState
 
 STREAMS = [Stream.EVENT, Stream.TELEMETRY, Stream.ALERT]
@@ -350,6 +353,39 @@ async def test_the_metrics_are_in_prometheus_text_format(box: Box) -> None:
     assert text.endswith("\n")
     families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(families) == len(set(families))
+
+
+async def watched(box: Box, **section: object) -> Traffic:
+    """Have the reporter tell of a sender and its traffic."""
+    policy = Policy(LinkSection.model_validate(section))
+    box.reporter.traffic = Traffic(box.database, Clock(), policy)
+    box.reporter.sender = Sender(box.outbox, Topic("box-1"), "console")
+    await box.reporter.traffic.open()
+    return box.reporter.traffic
+
+
+async def test_the_outbox_says_what_is_held_and_what_was_sent(box: Box) -> None:
+    traffic = await watched(box, day_mb={"log": 1, "total": 5})
+    traffic.count(Stream.LOG, 1_000_000)
+    shown = await box.reporter.outbox()
+    held = {s["stream"]: s["held"] and s["held"]["reason"] for s in shown["streams"]}
+    assert held == dict.fromkeys(map(str, Stream)) | {
+        "log": "the day's 1 MB for logs are used up",
+    }
+    assert shown["traffic"]["day"]["budget_bytes"] == 5_000_000
+    assert shown["traffic"]["month"]["budget_bytes"] is None
+    assert shown["traffic"]["month"]["streams"]["log"]["bytes"] == 1_000_000
+    assert shown["forecast"]["limited_by"] == "offline"
+
+
+async def test_the_metrics_count_what_was_sent_and_held(box: Box) -> None:
+    traffic = await watched(box, metered=True)
+    traffic.count(Stream.ALERT, 300)
+    text = await box.reporter.metrics()
+    assert 'nexus_link_bytes_total{stream="alert"} 300\n' in text
+    assert 'nexus_outbox_held{stream="alert"} 0\n' in text
+    assert 'nexus_outbox_held{stream="log"} 1\n' in text
+    assert "nexus_outbox_retransmissions_total 0\n" in text
 
 
 async def test_the_birth_document_says_where_numbering_stands(box: Box) -> None:
