@@ -16,7 +16,7 @@ import structlog
 from paho.mqtt.properties import Properties
 
 from nexus_agent.protocol import Ack, ProtocolError, Segment, Stream, Topic, pack, split
-from nexus_agent.store.database import StoreError
+from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.segments import epoch_of, row_id, sequence
 from nexus_agent.sync.client import data_properties
