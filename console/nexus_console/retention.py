@@ -1,0 +1,252 @@
+"""What becomes too old is deleted, the oldest first, a little at a time.
+
+Marks stay for ever: `streams`, `ranges` and `losses` are what the console has promised to boxes.
+Events are old by when they came here, never by a box's clock, and go only after `rollups` has
+summed them up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Row,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    or_,
+    select,
+    update,
+)
+
+from nexus_agent.protocol import Stream
+from nexus_console.config import RetentionSettings
+from nexus_console.db.engine import Database
+from nexus_console.db.models import (
+    CLOCKS,
+    STREAM_CODES,
+    events,
+    rollup_marks,
+    segments,
+    series,
+    series_hour,
+    series_minute,
+    streams,
+    type_spans,
+    untimed,
+)
+
+DAY: Final = 86_400 * 1_000_000_000
+LONGEST_S: Final = 0.04
+"""What a transaction should take at most: ingest waits for it."""
+FEWEST_ROWS: Final = 50
+MOST_ROWS: Final = 5_000
+PERIODS: Final = 2_000
+"""Rows of minutes or hours that one transaction deletes."""
+
+_OF_EVENTS: Final[list[Column[Any]]] = [
+    events.c.position,
+    events.c.epoch,
+    events.c.seq,
+    events.c.type,
+    events.c.received,
+    events.c.clock,
+]
+_UNKNOWN: Final = CLOCKS.index("unknown")
+
+
+@dataclass(slots=True)
+class Deleted:
+    """Rows that are gone: events, and readings of a minute and of an hour."""
+
+    events: int = 0
+    minutes: int = 0
+    hours: int = 0
+
+    def __add__(self, other: Deleted) -> Deleted:
+        return Deleted(
+            self.events + other.events, self.minutes + other.minutes, self.hours + other.hours
+        )
+
+
+def turn(database: Database, settings: RetentionSettings, now: int) -> Iterator[Deleted]:
+    """Delete what is too old at *now* (ns since 1970).
+
+    Says after each transaction what it deleted, and nothing after each box: who stops there leaves
+    the rest to the next turn.
+    """
+    days = {
+        Stream.TELEMETRY: settings.raw_days,
+        Stream.LOG: settings.raw_days,
+        Stream.EVENT: settings.event_days,
+        Stream.ALERT: settings.event_days,
+    }
+    with database.read() as connection:
+        marks = connection.execute(select(rollup_marks)).all()
+    for device_id, rolled_up in marks:
+        for stream, kept in days.items():
+            if kept:
+                code = STREAM_CODES[stream]
+                for count in _raw(database, device_id, code, rolled_up, now - kept * DAY):
+                    yield Deleted(events=count)
+        yield Deleted()
+    if settings.minute_days:
+        for count in _periods(database, series_minute, now - settings.minute_days * DAY):
+            yield Deleted(minutes=count)
+    if settings.hour_days:
+        for count in _periods(database, series_hour, now - settings.hour_days * DAY):
+            yield Deleted(hours=count)
+
+
+def _raw(
+    database: Database, device_id: int, stream: int, rolled_up: int, before: int
+) -> Iterator[int]:
+    """Delete a stream's events that came before *before*, from the oldest to the first younger."""
+    oldest = (
+        select(*_OF_EVENTS)
+        .where(
+            events.c.device_id == device_id,
+            events.c.stream == stream,
+            events.c.position <= rolled_up,
+        )
+        .order_by(events.c.position)
+    )
+    # One row tells that there is nothing to do, which is what nearly every look finds.
+    with database.read() as connection:
+        first = connection.execute(oldest.limit(1)).one_or_none()
+    size = FEWEST_ROWS
+    while first is not None and first.received < before:
+        with database.read() as connection:
+            found = connection.execute(oldest.limit(size)).all()
+        old = list(takewhile(lambda row: row.received < before, found))
+        if not old:
+            return
+        began = time.monotonic()
+        with database.write() as connection:
+            _delete(connection, device_id, stream, old)
+        took = time.monotonic() - began
+        yield len(old)
+        if len(old) < size:
+            return
+        size = _next_size(size, took)
+
+
+def _next_size(size: int, took: float) -> int:
+    if took > LONGEST_S:
+        return max(FEWEST_ROWS, size // 2)
+    return min(MOST_ROWS, size * 2) if took < LONGEST_S / 3 else size
+
+
+def _delete(connection: Connection, device_id: int, stream: int, rows: Sequence[Row[Any]]) -> None:
+    """Delete these neighbours, which are the stream's oldest, and what only tells of them."""
+    first, last = rows[0].position, rows[-1].position
+    connection.execute(
+        delete(events).where(
+            events.c.device_id == device_id,
+            events.c.stream == stream,
+            events.c.position.between(first, last),
+        )
+    )
+    _cut_spans(connection, device_id, stream, rows)
+    _drop_segments(connection, device_id, stream, rows)
+    if any(row.clock == _UNKNOWN for row in rows):
+        connection.execute(
+            delete(untimed).where(
+                untimed.c.device_id == device_id,
+                untimed.c.stream == stream,
+                untimed.c.position <= last,
+            )
+        )
+
+
+def _cut_spans(
+    connection: Connection, device_id: int, stream: int, rows: Sequence[Row[Any]]
+) -> None:
+    """Delete the spans that are empty now, and count down those that are not."""
+    last = rows[-1].position
+    of_types = and_(
+        type_spans.c.device_id == device_id,
+        type_spans.c.type.in_({row.type for row in rows}),
+        type_spans.c.stream == stream,
+        type_spans.c.first <= last,
+    )
+    connection.execute(delete(type_spans).where(of_types, type_spans.c.last <= last))
+    for span in connection.execute(select(type_spans).where(of_types)).all():
+        gone = sum(row.type == span.type and row.position >= span.first for row in rows)
+        connection.execute(
+            update(type_spans)
+            .where(of_types, type_spans.c.type == span.type, type_spans.c.first == span.first)
+            .values(count=type_spans.c.count - gone)
+        )
+
+
+def _drop_segments(
+    connection: Connection, device_id: int, stream: int, rows: Sequence[Row[Any]]
+) -> None:
+    """Forget the segments all of whose events are gone.
+
+    What is looked through are the segments that begin below the newest sequence deleted: the key
+    holds sequences, and those of older events went with them.
+    """
+    last = rows[-1].position
+    newest: dict[int, int] = {}
+    for row in rows:
+        newest[row.epoch] = max(newest.get(row.epoch, 0), row.seq)
+    lanes = connection.execute(
+        select(streams.c.id, streams.c.epoch).where(
+            streams.c.device_id == device_id,
+            streams.c.stream == stream,
+            streams.c.epoch.in_(newest),
+        )
+    ).all()
+    # The last one of its events, if all of them were new.
+    end = segments.c.position + segments.c.last - segments.c.first
+    for lane in lanes:
+        sequence = newest[lane.epoch]
+        repeat = and_(segments.c.position.is_(None), segments.c.last <= sequence)
+        connection.execute(
+            delete(segments).where(
+                segments.c.stream_id == lane.id,
+                segments.c.first <= sequence,
+                or_(end <= last, repeat),
+            )
+        )
+
+
+def _periods(database: Database, table: Table, before: int) -> Iterator[int]:
+    """Delete the rows of *table* whose period began before *before*."""
+    old = exists().where(table.c.series_id == series.c.id, table.c.start < before)
+    with database.read() as connection:
+        waiting = list(connection.execute(select(series.c.id).where(old)).scalars())
+    # Oldest first within each series; the series themselves in no order that matters.
+    statement = delete(table).where(
+        table.c.series_id == bindparam("of"), table.c.start <= bindparam("upto")
+    )
+    while waiting:
+        parts, count = [], 0
+        with database.read() as connection:
+            while waiting and count < PERIODS:
+                starts = connection.execute(
+                    select(table.c.start)
+                    .where(table.c.series_id == waiting[-1], table.c.start < before)
+                    .order_by(table.c.start)
+                    .limit(PERIODS - count)
+                ).scalars()
+                found = list(starts)
+                if found:
+                    parts.append({"of": waiting[-1], "upto": found[-1]})
+                count += len(found)
+                if count < PERIODS:
+                    waiting.pop()
+        if parts:
+            with database.write() as connection:
+                connection.execute(statement, parts)
+            yield count
