@@ -27,7 +27,11 @@ def readings(line: str) -> Iterator[Reading]:
 
     An event without readings gives nothing; a reading without a quality that is one is malformed.
     """
-    data = orjson.loads(line).get("data")
+    try:
+        data = orjson.loads(line)["data"]
+    except orjson.JSONDecodeError:
+        # A number beyond every double: the line stays as it came, and tells nothing.
+        return
     if not isinstance(data, dict):
         return
     name = data.get("name")
