@@ -96,8 +96,9 @@ class Writer:
             if kind is None:
                 self._finish()
         finally:
-            self._out.close()
+            # Gone already if it got its name. On a full disk it is the closing that fails.
             self._new.unlink(missing_ok=True)
+            self._out.close()
 
     def table(self, name: str, columns: Sequence[str]) -> None:
         """What follows are rows of this table."""

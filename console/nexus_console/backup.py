@@ -269,7 +269,7 @@ def _insert(connection: Connection, table: Table, rows: list[list[Any]]) -> None
 def _copy(connection: Connection, table: Table, rows: list[list[Any]]) -> None:
     """Insert by COPY, which takes a tenth of the time. Raises SQLAlchemyError like any other."""
     cursor = connection.connection.cursor()
-    columns = ", ".join(f'"{name}"' for name in table.columns)
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
     driver: Any = connection.dialect.loaded_dbapi
     try:
         with cursor.copy(f'COPY "{table.name}" ({columns}) FROM STDIN') as copy:
