@@ -32,7 +32,7 @@ HOUR: Final = 60 * MINUTE
 MAX_EVENTS: Final = 5_000
 """Events that one transaction takes at most."""
 MAX_BOXES: Final = 500
-MAX_PERIODS: Final = 1_500
+MAX_PERIODS: Final = 600
 """Minutes of series after which a transaction takes no further event: each costs two rows, and
 the database is locked for ingest meanwhile."""
 CLOCK_PATIENCE: Final = 10 * MINUTE
@@ -68,43 +68,69 @@ class Curve(NamedTuple):
 class Period:
     """The readings of one curve within one minute or hour."""
 
-    __slots__ = ("counts", "maximum", "minimum", "total")
+    __slots__ = ("absent", "malformed", "maximum", "minimum", "ok", "refused", "total")
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys(Quality, 0)
+        self.ok = self.absent = self.refused = self.malformed = 0
         self.minimum: float | None = None
         self.maximum: float | None = None
         # None as soon as one that is ok is no number: then nobody can tell a mean.
         self.total: float | None = 0.0
 
     def add(self, reading: Reading) -> None:
-        self.counts[reading.quality] += 1
-        if reading.quality is not Quality.OK:
-            return
-        number = _number(reading.value)
-        if number is None:
+        quality = reading.quality
+        if quality is Quality.OK:
+            self.ok += 1
+            self._add_value(_number(reading.value))
+        elif quality is Quality.ABSENT:
+            self.absent += 1
+        elif quality is Quality.REFUSED:
+            self.refused += 1
+        else:
+            self.malformed += 1
+
+    def _add_value(self, number: float | None) -> None:
+        if number is None or self.total is None:
             self.total = None
-            return
-        if self.minimum is None or number < self.minimum:
-            self.minimum = number
-        if self.maximum is None or number > self.maximum:
-            self.maximum = number
-        if self.total is not None:
+        else:
             self.total += number
+        if number is not None:
+            self._widen(number, number)
+
+    def _widen(self, minimum: float, maximum: float) -> None:
+        if self.minimum is None or minimum < self.minimum:
+            self.minimum = minimum
+        if self.maximum is None or maximum > self.maximum:
+            self.maximum = maximum
+
+    def merge(self, other: Period) -> None:
+        self.ok += other.ok
+        self.absent += other.absent
+        self.refused += other.refused
+        self.malformed += other.malformed
+        if self.total is not None and other.total is not None:
+            self.total += other.total
+        else:
+            self.total = None
+        if other.minimum is not None and other.maximum is not None:
+            self._widen(other.minimum, other.maximum)
 
     def row(self, series_id: int, start: int) -> dict[str, Any]:
-        counts = {quality.value: count for quality, count in self.counts.items()}
         return {
             "series_id": series_id,
             "start": start,
-            **counts,
+            "ok": self.ok,
+            "absent": self.absent,
+            "refused": self.refused,
+            "malformed": self.malformed,
             "minimum": self.minimum,
             "maximum": self.maximum,
-            "total": self.total if self.counts[Quality.OK] else None,
+            "total": self.total if self.ok else None,
         }
 
 
 Periods = dict[tuple[Curve, int], Period]
+_Said = tuple[int, str, str, str | None, str | None]
 
 
 class Rollups:
@@ -150,12 +176,13 @@ class Rollups:
 
     def _write(self, batch: _Batch) -> bool:
         """Whether *batch* is in; not if another console has been faster with one of its boxes."""
+        hours = batch.hours()
         try:
             with self._database.write() as connection:
                 batch.move_marks(connection)
-                ids = self._look_up(connection, {curve for curve, _ in batch.hours})
+                ids = self._look_up(connection, {curve for curve, _ in hours})
                 _add(connection, series_minute, batch.minutes, ids)
-                _add(connection, series_hour, batch.hours, ids)
+                _add(connection, series_hour, hours, ids)
         except _OvertakenError:
             return False
         if len(self._ids) > _MANY_IDS:
@@ -188,7 +215,7 @@ class _Batch:
         self._patient_since = patient_since
         self.marks: dict[int, tuple[int, int]] = {}
         self.minutes: Periods = {}
-        self.hours: Periods = {}
+        self._curves: dict[_Said, Curve | None] = {}
         self.events = 0
 
     @property
@@ -218,22 +245,25 @@ class _Batch:
             self.events += upto - mark
 
     def _add(self, device_id: int, kind: str, time: int, line: str) -> None:
+        start = time // MINUTE * MINUTE
         for reading in readings(line):
-            curve = Curve(
-                device_id,
-                kind,
-                storable(reading.name),
-                storable(reading.ecu or ""),
-                storable(reading.unit or ""),
-            )
-            if max(map(len, curve[2:])) > MAX_TEXT:
+            said = (device_id, kind, reading.name, reading.ecu, reading.unit)
+            if said not in self._curves:
+                self._curves[said] = _curve(*said)
+            curve = self._curves[said]
+            if curve is None:
                 continue
-            for periods, length in ((self.minutes, MINUTE), (self.hours, HOUR)):
-                key = (curve, time // length * length)
-                period = periods.get(key)
-                if period is None:
-                    period = periods[key] = Period()
-                period.add(reading)
+            period = self.minutes.get((curve, start))
+            if period is None:
+                period = self.minutes[curve, start] = Period()
+            period.add(reading)
+
+    def hours(self) -> Periods:
+        """The same readings by the hour."""
+        found: Periods = {}
+        for (curve, start), period in self.minutes.items():
+            found.setdefault((curve, start // HOUR * HOUR), Period()).merge(period)
+        return found
 
     def move_marks(self, connection: Connection) -> None:
         """Move every mark, unless one has been moved since. Raises _OvertakenError."""
@@ -292,6 +322,12 @@ def _add(connection: Connection, table: Table, periods: Periods, ids: dict[Curve
     rows = [period.row(ids[curve], start) for (curve, start), period in periods.items()]
     rows.sort(key=lambda row: (row["series_id"], row["start"]))
     connection.execute(statement, rows)
+
+
+def _curve(device_id: int, kind: str, name: str, ecu: str | None, unit: str | None) -> Curve | None:
+    """The curve that a reading belongs to; None where its name is none."""
+    texts = (storable(name), storable(ecu or ""), storable(unit or ""))
+    return None if max(map(len, texts)) > MAX_TEXT else Curve(device_id, kind, *texts)
 
 
 def _number(value: float | str | bool | None) -> float | None:
