@@ -8,10 +8,11 @@ summed them up.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import (
     Column,
@@ -48,7 +49,7 @@ DAY: Final = 86_400 * 1_000_000_000
 LONGEST_S: Final = 0.04
 """What a transaction should take at most: ingest waits for it."""
 FEWEST_ROWS: Final = 50
-MOST_ROWS: Final = 5_000
+MOST_ROWS: Final = 2_500
 PERIODS: Final = 2_000
 """Rows of minutes or hours that one transaction deletes."""
 
@@ -129,9 +130,10 @@ def _raw(
         old = list(takewhile(lambda row: row.received < before, found))
         if not old:
             return
+        part = _Part.of(device_id, stream, old)
         began = time.monotonic()
         with database.write() as connection:
-            _delete(connection, device_id, stream, old)
+            _delete(connection, part)
         took = time.monotonic() - began
         yield len(old)
         if len(old) < size:
@@ -145,78 +147,97 @@ def _next_size(size: int, took: float) -> int:
     return min(MOST_ROWS, size * 2) if took < LONGEST_S / 3 else size
 
 
-def _delete(connection: Connection, device_id: int, stream: int, rows: Sequence[Row[Any]]) -> None:
-    """Delete these neighbours, which are the stream's oldest, and what only tells of them."""
-    first, last = rows[0].position, rows[-1].position
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Neighbours that are a stream's oldest events; read through before ingest has to wait."""
+
+    device_id: int
+    stream: int
+    first: int
+    last: int
+    positions: dict[str, list[int]]
+    """By type, ascending."""
+    newest: dict[int, int]
+    """By epoch, the last sequence."""
+    unknown: bool
+    """Whether the clock of any is not known."""
+
+    @classmethod
+    def of(cls, device_id: int, stream: int, rows: Sequence[Row[Any]]) -> Self:
+        positions: dict[str, list[int]] = {}
+        newest: dict[int, int] = {}
+        unknown = False
+        for row in rows:
+            positions.setdefault(row.type, []).append(row.position)
+            newest[row.epoch] = max(newest.get(row.epoch, 0), row.seq)
+            unknown = unknown or row.clock == _UNKNOWN
+        first, last = rows[0].position, rows[-1].position
+        return cls(device_id, stream, first, last, positions, newest, unknown)
+
+
+def _delete(connection: Connection, part: _Part) -> None:
+    """Delete the events, and what only tells of them."""
     connection.execute(
         delete(events).where(
-            events.c.device_id == device_id,
-            events.c.stream == stream,
-            events.c.position.between(first, last),
+            events.c.device_id == part.device_id,
+            events.c.stream == part.stream,
+            events.c.position.between(part.first, part.last),
         )
     )
-    _cut_spans(connection, device_id, stream, rows)
-    _drop_segments(connection, device_id, stream, rows)
-    if any(row.clock == _UNKNOWN for row in rows):
+    _cut_spans(connection, part)
+    _drop_segments(connection, part)
+    if part.unknown:
         connection.execute(
             delete(untimed).where(
-                untimed.c.device_id == device_id,
-                untimed.c.stream == stream,
-                untimed.c.position <= last,
+                untimed.c.device_id == part.device_id,
+                untimed.c.stream == part.stream,
+                untimed.c.position <= part.last,
             )
         )
 
 
-def _cut_spans(
-    connection: Connection, device_id: int, stream: int, rows: Sequence[Row[Any]]
-) -> None:
+def _cut_spans(connection: Connection, part: _Part) -> None:
     """Delete the spans that are empty now, and count down those that are not."""
-    last = rows[-1].position
-    of_types = and_(
-        type_spans.c.device_id == device_id,
-        type_spans.c.type.in_({row.type for row in rows}),
-        type_spans.c.stream == stream,
-        type_spans.c.first <= last,
+    begun = and_(
+        type_spans.c.device_id == part.device_id,
+        type_spans.c.type.in_(part.positions),
+        type_spans.c.stream == part.stream,
+        type_spans.c.first <= part.last,
     )
-    connection.execute(delete(type_spans).where(of_types, type_spans.c.last <= last))
-    for span in connection.execute(select(type_spans).where(of_types)).all():
-        gone = sum(row.type == span.type and row.position >= span.first for row in rows)
+    connection.execute(delete(type_spans).where(begun, type_spans.c.last <= part.last))
+    for span in connection.execute(select(type_spans).where(begun)).all():
+        of_type = part.positions[span.type]
+        gone = len(of_type) - bisect_left(of_type, span.first)
         connection.execute(
             update(type_spans)
-            .where(of_types, type_spans.c.type == span.type, type_spans.c.first == span.first)
+            .where(begun, type_spans.c.type == span.type, type_spans.c.first == span.first)
             .values(count=type_spans.c.count - gone)
         )
 
 
-def _drop_segments(
-    connection: Connection, device_id: int, stream: int, rows: Sequence[Row[Any]]
-) -> None:
+def _drop_segments(connection: Connection, part: _Part) -> None:
     """Forget the segments all of whose events are gone.
 
     What is looked through are the segments that begin below the newest sequence deleted: the key
     holds sequences, and those of older events went with them.
     """
-    last = rows[-1].position
-    newest: dict[int, int] = {}
-    for row in rows:
-        newest[row.epoch] = max(newest.get(row.epoch, 0), row.seq)
     lanes = connection.execute(
         select(streams.c.id, streams.c.epoch).where(
-            streams.c.device_id == device_id,
-            streams.c.stream == stream,
-            streams.c.epoch.in_(newest),
+            streams.c.device_id == part.device_id,
+            streams.c.stream == part.stream,
+            streams.c.epoch.in_(part.newest),
         )
     ).all()
     # The last one of its events, if all of them were new.
     end = segments.c.position + segments.c.last - segments.c.first
     for lane in lanes:
-        sequence = newest[lane.epoch]
+        sequence = part.newest[lane.epoch]
         repeat = and_(segments.c.position.is_(None), segments.c.last <= sequence)
         connection.execute(
             delete(segments).where(
                 segments.c.stream_id == lane.id,
                 segments.c.first <= sequence,
-                or_(end <= last, repeat),
+                or_(end <= part.last, repeat),
             )
         )
 
