@@ -177,6 +177,13 @@ class _Part:
 
 def _delete(connection: Connection, part: _Part) -> None:
     """Delete the events, and what only tells of them."""
+    # As ingest does it: on PostgreSQL it may be about to add to a span that is empty from now on.
+    lanes = connection.execute(
+        select(streams.c.id, streams.c.epoch)
+        .where(streams.c.device_id == part.device_id, streams.c.stream == part.stream)
+        .order_by(streams.c.id)
+        .with_for_update()
+    ).all()
     connection.execute(
         delete(events).where(
             events.c.device_id == part.device_id,
@@ -185,7 +192,7 @@ def _delete(connection: Connection, part: _Part) -> None:
         )
     )
     _cut_spans(connection, part)
-    _drop_segments(connection, part)
+    _drop_segments(connection, part, {lane.id: lane.epoch for lane in lanes})
     if part.unknown:
         connection.execute(
             delete(untimed).where(
@@ -215,27 +222,20 @@ def _cut_spans(connection: Connection, part: _Part) -> None:
         )
 
 
-def _drop_segments(connection: Connection, part: _Part) -> None:
-    """Forget the segments all of whose events are gone.
+def _drop_segments(connection: Connection, part: _Part, lanes: dict[int, int]) -> None:
+    """Forget the segments all of whose events are gone. lanes: epochs by the id in `streams`.
 
     What is looked through are the segments that begin below the newest sequence deleted: the key
     holds sequences, and those of older events went with them.
     """
-    lanes = connection.execute(
-        select(streams.c.id, streams.c.epoch).where(
-            streams.c.device_id == part.device_id,
-            streams.c.stream == part.stream,
-            streams.c.epoch.in_(part.newest),
-        )
-    ).all()
     # The last one of its events, if all of them were new.
     end = segments.c.position + segments.c.last - segments.c.first
-    for lane in lanes:
-        sequence = part.newest[lane.epoch]
+    for stream_id, epoch in lanes.items():
+        sequence = part.newest.get(epoch, 0)
         repeat = and_(segments.c.position.is_(None), segments.c.last <= sequence)
         connection.execute(
             delete(segments).where(
-                segments.c.stream_id == lane.id,
+                segments.c.stream_id == stream_id,
                 segments.c.first <= sequence,
                 or_(end <= part.last, repeat),
             )

@@ -6,7 +6,8 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
+from sqlalchemy.exc import OperationalError
 from tests.integration.console_history import (
     DAY,
     START,
@@ -179,3 +180,19 @@ def test_sums_are_deleted_a_few_at_a_time(
     settings = RetentionSettings(minute_days=30, hour_days=0)
     steps = [step.minutes for step in retention.turn(console_database, settings, NOW)]
     assert (sum(steps), max(steps)) == (20, 6)
+
+
+def test_ingest_and_retention_of_one_stream_wait_for_each_other(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    database.prepare()
+    add_events(database, add_device(database), [came(50)])
+    roll_up(database)
+    hasty = Database(f"{postgresql_url}&options=-c%20lock_timeout%3D50")
+    with database.write() as connection:
+        # What a lane does first when a segment of it comes.
+        connection.execute(select(streams).with_for_update())
+        with pytest.raises(OperationalError, match="lock timeout"):
+            clear(hasty, raw_days=30)
+    assert clear(hasty, raw_days=30) == Deleted(events=1)
+    hasty.close()
+    database.close()
