@@ -6,18 +6,21 @@ import asyncio
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_agent.logs import configure
 from nexus_agent.settings import SettingsError, load
-from nexus_console import __version__
+from nexus_console import __version__, backup
 from nexus_console.app import open_database, run
 from nexus_console.auth import Accounts, Role, UserError
 from nexus_console.config import ConsoleSettings
+from nexus_console.db.engine import Database
 
 config_option = click.option(
     "--config",
@@ -29,6 +32,23 @@ config_option = click.option(
 password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
 )
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one line of JSON."
+)
+
+
+class _Progress:
+    """A line on stderr each second."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + 1
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() >= self._next:
+            click.echo(f"nexus-console: {text}", err=True)
+            self._next = time.monotonic() + 1
 
 
 class _Failed(click.ClickException):
@@ -63,6 +83,32 @@ def run_console(file: Path) -> None:
         asyncio.run(run(settings))
     except SettingsError as error:
         raise _WrongSettings(f"{file}: {error}") from None
+
+
+@main.command("backup")
+@config_option
+@json_option
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def make_backup(file: Path, out: Path, *, as_json: bool) -> None:
+    """Write the whole database into the file OUT, while the console runs.
+
+    Users are in it, log-ins are not. Keep it as safe as the database.
+    """
+    result = _with_database(file, lambda database: backup.backup(database, out, _Progress()))
+    _tell(result, as_json=as_json, done="written")
+
+
+@main.command("restore")
+@config_option
+@json_option
+@click.argument("source", metavar="IN", type=click.Path(dir_okay=False, path_type=Path))
+def restore_backup(file: Path, source: Path, *, as_json: bool) -> None:
+    """Fill an empty database from the backup IN, of SQLite or PostgreSQL alike.
+
+    Everybody has to log in anew then: log-ins are not in a backup.
+    """
+    result = _with_database(file, lambda database: backup.restore(database, source, _Progress()))
+    _tell(result, as_json=as_json, done="restored")
 
 
 @main.group()
@@ -120,6 +166,31 @@ def _with_accounts(file: Path, action: Callable[[Accounts], Any]) -> Any:
         raise _Failed(str(error)) from None
     finally:
         database.close()
+
+
+def _with_database(file: Path, action: Callable[[Database], backup.Result]) -> backup.Result:
+    """*action* on the database as it is: no schema is made or changed before."""
+    settings = _settings(file)
+    try:
+        database = Database(settings.database.url)
+    except (SQLAlchemyError, ImportError) as error:
+        raise _WrongSettings(f"{file}: database.url: cannot be used: {error}") from None
+    try:
+        return action(database)
+    except backup.BackupError as error:
+        raise _Failed(str(error)) from None
+    finally:
+        database.close()
+
+
+def _tell(result: backup.Result, *, as_json: bool, done: str) -> None:
+    if as_json:
+        click.echo(result.model_dump_json())
+        return
+    rows = sum(result.rows.values())
+    click.echo(
+        f"{result.file}: {rows:,} rows, {result.bytes:,} bytes {done}; log-ins are not in it"
+    )
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -26,6 +26,7 @@ from nexus_console.config import ConsoleSettings, ServerSettings
 from nexus_console.db.engine import Database, reason
 from nexus_console.dispatch import Dispatcher
 from nexus_console.ingest import Inbox, Writer
+from nexus_console.keeper import Keeper
 from nexus_console.live import Live
 from nexus_console.mqtt import Link
 
@@ -54,18 +55,29 @@ async def run(settings: ConsoleSettings, *, stop: asyncio.Event | None = None) -
     writer = Writer(
         database, inbox, publish=link.publish, came_up=dispatcher.came_up, tell=live.tell
     )
-    services = Services(database, Accounts(database), Attempts(), link, writer, dispatcher, live)
+    keeper = Keeper(database, settings.retention, busy=lambda: len(inbox) > 0)
+    services = Services(
+        database=database,
+        accounts=Accounts(database),
+        attempts=Attempts(),
+        link=link,
+        writer=writer,
+        dispatcher=dispatcher,
+        live=live,
+        retention=settings.retention,
+    )
     server = _Server(create_api(services), settings.server)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    threads = ThreadPoolExecutor(2, thread_name_prefix="console")
+    threads = ThreadPoolExecutor(3, thread_name_prefix="console")
     try:
         async with asyncio.TaskGroup() as group:
             work = [
                 group.create_task(_thread(threads, writer.run, writer.stop), name="writer"),
                 group.create_task(_thread(threads, link.run, link.stop), name="link"),
+                group.create_task(_thread(threads, keeper.run, keeper.stop), name="keeper"),
                 group.create_task(dispatcher.run(), name="dispatcher"),
                 group.create_task(_report(notifier, services), name="status"),
             ]
@@ -86,6 +98,7 @@ async def run(settings: ConsoleSettings, *, stop: asyncio.Event | None = None) -
     finally:
         writer.stop()
         link.stop()
+        keeper.stop()
         threads.shutdown()
         listener.close()
         database.close()

@@ -71,10 +71,25 @@ class BrokerSettings(BrokerAddress):
     """How many seconds the broker keeps that session while the console is away."""
 
 
+class RetentionSettings(Section):
+    """`[retention]`: how many days things are kept; 0 is for ever."""
+
+    raw_days: int = Field(default=30, ge=0, le=36_500)
+    """Days that telemetry and log events stay as they came, counted from when they came here. 0 is
+    for ever. Readings live on as sums of a minute and of an hour."""
+    event_days: int = Field(default=400, ge=0, le=36_500)
+    """The same for the event and alert streams."""
+    minute_days: int = Field(default=400, ge=0, le=36_500)
+    """Days that sums of a minute stay, counted from that minute. 0 is for ever."""
+    hour_days: int = Field(default=0, ge=0, le=36_500)
+    """Days that sums of an hour stay, counted from that hour. 0 is for ever."""
+
+
 class ConsoleSettings(Section):
     """The whole file."""
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings
     broker: BrokerSettings
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()

@@ -42,13 +42,18 @@ def fresh_postgresql(first: str, name: str) -> str:
     return first.replace("/postgres?", f"/{name}?")
 
 
+@pytest.fixture
+def postgresql_url(postgresql: str) -> str:
+    """A new empty database on PostgreSQL."""
+    return fresh_postgresql(postgresql, f"test_{secrets.token_hex(6)}")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def console_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/console.db"
-    first = request.getfixturevalue("postgresql")
-    return fresh_postgresql(first, f"test_{secrets.token_hex(6)}")
+    return str(request.getfixturevalue("postgresql_url"))
 
 
 @pytest.fixture

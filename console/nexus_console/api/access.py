@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Path, Request
 from sqlalchemy import Row, select
 
 from nexus_console.auth import Accounts, Attempts, User
+from nexus_console.config import RetentionSettings
 from nexus_console.db.engine import Database
 from nexus_console.db.models import devices
 from nexus_console.dispatch import Dispatcher
@@ -30,6 +31,7 @@ class Services:
     writer: Writer
     dispatcher: Dispatcher
     live: Live
+    retention: RetentionSettings
 
 
 def _services(request: Request) -> Services:

@@ -42,8 +42,7 @@ class Database:
     def prepare(self) -> None:
         """Bring the schema to its head. Alembic is only imported where it is behind."""
         with self._writer.begin() as connection:
-            if _revision(connection) != HEADS["console"]:
-                upgrade("console", connection)
+            to_head(connection)
 
     def check(self) -> None:
         """Raise SQLAlchemyError unless the database answers."""
@@ -65,7 +64,14 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _revision(connection: Connection) -> str | None:
+def to_head(connection: Connection) -> None:
+    """Bring the schema behind *connection* to its head, in that connection's transaction."""
+    if revision(connection) != HEADS["console"]:
+        upgrade("console", connection)
+
+
+def revision(connection: Connection) -> str | None:
+    """The schema's revision; None where there is none yet."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
