@@ -12,7 +12,7 @@ from nexus_agent.store.segments import epoch_of
 WINDOW_BYTES: Final = 1024 * 1024
 """Bytes of one stream that may be under way without the console's acknowledgement."""
 ACK_TIMEOUT_CAP_S: Final = 900.0
-STALE_S: Final = 1.0
+STALE_S: Final = 5.0
 """A console that says nothing for so long while the broker has something for it is away."""
 _SEGMENTS: Final = 64
 
