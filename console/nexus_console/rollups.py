@@ -32,7 +32,7 @@ HOUR: Final = 60 * MINUTE
 MAX_EVENTS: Final = 5_000
 """Events that one transaction takes at most."""
 MAX_BOXES: Final = 500
-MAX_PERIODS: Final = 600
+MAX_PERIODS: Final = 300
 """Minutes of series after which a transaction takes no further event: each costs two rows, and
 the database is locked for ingest meanwhile."""
 CLOCK_PATIENCE: Final = 10 * MINUTE

@@ -17,6 +17,8 @@ from tests.integration.console_history import (
     pid,
     rows_of,
 )
+from tests.integration.console_messages import NOW as CONSOLE_NOW
+from tests.integration.console_messages import Store, message, sealed
 
 from nexus_agent.protocol import Stream
 from nexus_console import reading, retention
@@ -196,3 +198,22 @@ def test_ingest_and_retention_of_one_stream_wait_for_each_other(postgresql_url: 
     assert clear(hasty, raw_days=30) == Deleted(events=1)
     hasty.close()
     database.close()
+
+
+def test_what_comes_again_after_it_was_deleted_is_a_duplicate(store: Store) -> None:
+    data = [{"name": "speed", "value": n, "quality": "ok"} for n in range(6)]
+    first, second, third = (sealed(n, *data[n - 1 : n + 1]) for n in (1, 3, 5))
+    store.take(message(first), message(third), message(second))
+    roll_up(store.database)
+    now = CONSOLE_NOW + 100 * DAY
+    settings = RetentionSettings(event_days=30)
+    assert sum(retention.turn(store.database, settings, now), Deleted()).events == 6
+    for table in (segments, type_spans):
+        assert store.rows(table) == []
+    store.take(message(second), message(sealed(7, data[0])))
+    [lane] = store.rows(streams)
+    assert (lane["high_water"], lane["received"], lane["duplicates"]) == (7, 7, 2)
+    assert lane["conflicts"] == 0
+    assert [(row["seq"], row["position"]) for row in store.rows(events)] == [(7, 7)]
+    roll_up(store.database)
+    assert [row["ok"] for row in store.rows(series_hour)] == [7]

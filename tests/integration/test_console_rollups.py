@@ -224,4 +224,4 @@ def test_a_box_with_very_many_curves_is_taken_in_small_transactions(
     many = [pid(1, name=f"n{n}", time=START + n * MINUTE) for n in range(1_500)]
     add_events(console_database, device, many)
     steps = list(Rollups(console_database).turn())
-    assert (sum(steps), len(steps)) == (1_500, 3)
+    assert (sum(steps), len(steps)) == (1_500, 5)
