@@ -114,10 +114,13 @@ class Agent:
             self.reporter.birth,
             self.commander.receive,
         )
+        # What the disk refuses to keep can still be said at once: in the birth.
+        self.outbox.on_trouble(lambda *_: self.link.announce())
         self.reporter.link = self.link
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.server = StatusServer(config.agent.socket, self.reporter)
         self.stop = asyncio.Event()
+        self._up = asyncio.Event()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT, or until a service of the agent itself dies, which raises.
@@ -191,9 +194,11 @@ class Agent:
                 if str(error) != self.reporter.unopened:
                     log.critical("cannot_store", error=str(error))
                 self.reporter.unopened = str(error)
+                self._up.set()
                 await self.database.shut()
             else:
                 self.reporter.unopened = None
+                self._up.set()
                 return True
             with suppress(TimeoutError):
                 async with asyncio.timeout(OPEN_RETRY_S):
@@ -226,11 +231,16 @@ class Agent:
             log.warning("plugin_state_untold", plugin=item.name, error=str(error))
 
     async def _notify(self) -> None:
-        """READY once, then STATUS, and WATCHDOG for as long as this loop turns."""
+        """READY once, then STATUS, and WATCHDOG for as long as this loop turns.
+
+        Ready is also who waits for a disk: to be killed for it would not bring the disk back.
+        """
+        await self._up.wait()
         self.notifier.send(READY="1", STATUS="Ready")
         interval = min(self.notifier.watchdog_interval or STATUS_INTERVAL_S, STATUS_INTERVAL_S)
         while True:
-            self.notifier.send(WATCHDOG="1", STATUS=f"Broker: {self.link.state}")
+            status = self.reporter.unopened or f"Broker: {self.link.state}"
+            self.notifier.send(WATCHDOG="1", STATUS=status)
             await asyncio.sleep(interval)
 
 

@@ -6,9 +6,10 @@ import heapq
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from nexus_agent import __version__
 from nexus_agent.bus import Bus
@@ -27,9 +28,10 @@ from nexus_agent.protocol import (
     open_segment,
 )
 from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
-from nexus_agent.status.source import QueryError
+from nexus_agent.status.source import QueryError, UnavailableError
 from nexus_agent.store import segments
 from nexus_agent.store.database import Database
+from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox, StorageStatus, StreamStatus
 from nexus_agent.sync import forecast
 from nexus_agent.sync.forecast import Forecast
@@ -42,6 +44,25 @@ SCHEMA: Final = 1
 SCAN_SEGMENTS: Final = 50
 """Segments read at a time when looking for events that fit a question."""
 _CURSOR = re.compile(r"(alert|event|telemetry|log)/([0-9]{1,6})/([0-9]{1,14})")
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _readable_or_unavailable(
+    answer: Callable[P, Awaitable[T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """An answer out of the database that says so where the database cannot be read."""
+
+    @wraps(answer)
+    async def answered(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await answer(*args, **kwargs)
+        except StoreError as error:
+            raise UnavailableError(f"the database cannot be read now: {error}") from error
+
+    return answered
 
 
 class Reporter:
@@ -104,7 +125,7 @@ class Reporter:
     # -- GET /v1/status ----------------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
-        waiting = [] if self.unopened else await self._outbox.status()
+        waiting = await self._waiting()
         link = self.link
         return {
             "v": SCHEMA,
@@ -129,6 +150,13 @@ class Reporter:
             },
             "plugins": {name: str(p.state) for name, p in self._supervisor.plugins.items()},
         }
+
+    async def _waiting(self) -> list[StreamStatus]:
+        """What waits; nothing is known of it while the database cannot be read."""
+        try:
+            return await self._outbox.status()
+        except StoreError:
+            return []
 
     def _state(self) -> str:
         if self.stopping:
@@ -188,6 +216,7 @@ class Reporter:
         found = [_plugin(item) for item in self._supervisor.plugins.values()]
         return {"v": SCHEMA, "plugins": found}
 
+    @_readable_or_unavailable
     async def outbox(self) -> dict[str, Any]:
         storage = await self._outbox.storage()
         waiting = await self._outbox.status()
@@ -228,6 +257,7 @@ class Reporter:
 
     # -- GET /v1/events ----------------------------------------------------------------------
 
+    @_readable_or_unavailable
     async def events(
         self, *, after: str | None, limit: int, event_type: str | None, stream: Stream | None
     ) -> dict[str, Any]:
@@ -318,6 +348,7 @@ class Reporter:
 
     # -- GET /metrics ------------------------------------------------------------------------
 
+    @_readable_or_unavailable
     async def metrics(self) -> str:
         """Prometheus text format 0.0.4."""
         lines = ["# TYPE nexus_online gauge", f"nexus_online {int(self._online())}"]

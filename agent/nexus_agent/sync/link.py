@@ -29,6 +29,8 @@ SESSION_EXPIRY_S: Final = 86_400
 STEADY_S: Final = 10.0
 """A session this long was a success: the backoff begins anew."""
 FAREWELL_S: Final = 1.0
+ANNOUNCE_REST_S: Final = 1.0
+"""A disk that comes and goes must not fill the line with births."""
 
 
 class LinkState(enum.StrEnum):
@@ -73,6 +75,7 @@ class Link:
         self._birth = birth
         self._on_command = on_command
         self._client: Client | None = None
+        self._news = asyncio.Event()
         self.state = LinkState.CONNECTING
         self.since = clock.stamp().wall
         self.error = ""
@@ -149,8 +152,16 @@ class Link:
 
     async def _stay_known(self, client: Client) -> None:
         while True:
-            await asyncio.sleep(self._timing.presence_interval_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.presence_interval_s):
+                    await self._news.wait()
+            self._news.clear()
             await self._announce(client)
+            await asyncio.sleep(ANNOUNCE_REST_S)
+
+    def announce(self) -> None:
+        """Introduce the box anew, if it is connected: what its birth says has changed."""
+        self._news.set()
 
     async def _listen(self, client: Client) -> None:
         async for message in client.messages:
@@ -165,7 +176,7 @@ class Link:
                     log.warning("acknowledgement_not_stored", error=str(error))
                 else:
                     if renewed:
-                        await self._announce(client)
+                        self.announce()
             elif message.topic.value == self._topic.command:
                 self._on_command(payload)
 
