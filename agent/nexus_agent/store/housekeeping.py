@@ -72,6 +72,7 @@ class Housekeeper:
             await asyncio.sleep(TICK_S)
             try:
                 await self._outbox.heal()
+                await self._outbox.save()
                 now = loop.time()
                 if now >= due.tell:
                     due.tell = now + TELL_S
@@ -92,7 +93,7 @@ class Housekeeper:
         await self._trim()
         for stream in Stream:
             await reseal(self._outbox, self._database, stream)
-        await self._database.run(lambda c: ledger.forget(c, self._released()))
+        await self._outbox.write(lambda c: ledger.forget(c, self._released()))
         await self._give_back()
 
     def _released(self) -> dict[Stream, int]:
@@ -111,7 +112,7 @@ class Housekeeper:
         for span in self._outbox.positions.waiting(stream):
             through = await self._expired(stream, span, horizon)
             if through is not None:
-                await self._database.run(partial(_drop, stream, (span[0], through)))
+                await self._outbox.write(partial(_drop, stream, (span[0], through)))
                 log.warning("expired", stream=str(stream), through=segments.sequence(through))
 
     async def _expired(self, stream: Stream, span: tuple[int, int], horizon: int) -> int | None:
@@ -136,12 +137,12 @@ class Housekeeper:
                     through = max(through, identity)
                     break
             if through:
-                await self._database.run(partial(_forget, stream, through))
+                await self._outbox.write(partial(_forget, stream, through))
 
     async def _give_back(self) -> None:
         """Return free pages to the disk in steps, so that nobody waits long for the writer."""
         space = self._database.space
-        await self._database.run(lambda c: space.shrink(c, self._outbox.positions))
+        await self._outbox.write(lambda c: space.shrink(c, self._outbox.positions))
         more = True
         while more:
             more = await self._database.tend(space.give_back)

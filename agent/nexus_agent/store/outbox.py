@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -35,9 +36,11 @@ from nexus_agent.protocol import (
 from nexus_agent.store import guard, ledger, positions, salvage, segments
 from nexus_agent.store.buffer import SEGMENT_BYTES, SEGMENT_EVENTS, Also, Batch
 from nexus_agent.store.database import Database
-from nexus_agent.store.errors import DamagedError
+from nexus_agent.store.errors import DamagedError, StoreError
 from nexus_agent.store.positions import Positions
 from nexus_agent.store.sealer import Sealer, Trouble
+
+T = TypeVar("T")
 
 log = structlog.get_logger("outbox")
 
@@ -135,6 +138,7 @@ class Outbox:
             return
         async with self._sealer.lock:
             await self._database.repair(error, generation)
+            # Acknowledgements that were not written down come again.
             await self.open()
 
     @property
@@ -202,6 +206,8 @@ class Outbox:
     async def run(self) -> None:
         """Seal and commit what comes in, until `close`."""
         await self._sealer.run()
+        with suppress(StoreError):  # the console says it again
+            await self.save()
 
     def on_sealed(self, listener: Callable[[Segment], None]) -> None:
         """Have *listener* called for every segment once it is committed."""
@@ -317,11 +323,24 @@ class Outbox:
                 f"acknowledgement of {ack.stream} {ack.epoch}/{ack.seq} is refused: "
                 f"only {limit} were ever sealed"
             )
-        reached = await self._database.run(lambda c: _set_position(c, ack))
-        if reached <= self._at.reached(ack.stream, ack.epoch):
+        at, span = self._at, (segments.row_id(ack.epoch, 1), segments.row_id(ack.epoch, ack.seq))
+        rows = await self._database.read(segments.LAST[ack.stream], span)
+        whole = ack.seq
+        if rows and rows[0][1] > ack.seq:
+            whole = segments.sequence(rows[0][0]) - 1
+        if whole <= at.reached(ack.stream, ack.epoch):
             return False
-        self._at.acknowledged.setdefault(ack.epoch, {})[ack.stream] = reached
+        at.acknowledged.setdefault(ack.epoch, {})[ack.stream] = whole
         return True
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *work* in a transaction that also writes down what is acknowledged by then."""
+        return await self._sealer.write(work)
+
+    async def save(self) -> None:
+        """Write down what is acknowledged, if the disk does not know it. Raises StoreError."""
+        if self._at.unsaved():
+            await self.write(lambda _: None)
 
     async def declare_gone(
         self, stream: Stream, epoch: int, spans: Sequence[tuple[int, int]]
@@ -371,6 +390,7 @@ class Outbox:
             opened, sent = self._clock.stamp().wall, self._at.sent
 
             def turn(connection: sqlite3.Connection) -> Positions:
+                positions.save(connection, self._at)
                 positions.close_epoch(connection, old, final)
                 positions.open_epoch(connection, number, opened, reason)
                 return positions.load(connection, opened)
@@ -435,20 +455,6 @@ def _drop_damaged(segment: Segment, connection: sqlite3.Connection) -> None:
     connection.execute(segments.DELETE[segment.stream], (edge, edge))
     if segment.stream is Stream.ALERT:
         ledger.untell(connection, edge, edge)
-
-
-def _set_position(connection: sqlite3.Connection, ack: Ack) -> int:
-    """Store how far whole segments are acknowledged, never less than before; return it."""
-    span = segments.row_id(ack.epoch, 1), segments.row_id(ack.epoch, ack.seq)
-    row = connection.execute(segments.LAST[ack.stream], span).fetchone()
-    whole = ack.seq if row is None or row[1] <= ack.seq else segments.sequence(row[0]) - 1
-    stored = connection.execute(
-        "INSERT INTO position (epoch, stream, acknowledged) VALUES (?,?,?) "
-        "ON CONFLICT (epoch, stream) DO UPDATE "
-        "SET acknowledged=max(acknowledged, excluded.acknowledged) RETURNING acknowledged",
-        (ack.epoch, ack.stream, whole),
-    ).fetchone()
-    return int(stored[0])
 
 
 def _parts(tails: list[bytes]) -> Iterable[list[bytes]]:

@@ -23,6 +23,9 @@ class Positions:
 
     next: the number that the next event of the open epoch gets. sent: the edge up to which the
     sender has taken segments since the start; what is behind it was never sent.
+
+    Acknowledgements are believed at once and written down a little later (`save`): one that a crash
+    forgets comes again with what is sent again.
     """
 
     epoch: int
@@ -30,6 +33,8 @@ class Positions:
     acknowledged: dict[int, dict[Stream, int]] = field(default_factory=dict)
     final: dict[int, dict[Stream, int]] = field(default_factory=dict)
     sent: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(Stream, 0))
+    saved: dict[tuple[int, Stream], int] = field(default_factory=dict)
+    """The acknowledged sequences as they are on the disk."""
     newest_time: int = 0
     """Wall time (ns) of the newest event that a synchronised clock has stamped."""
 
@@ -67,6 +72,15 @@ class Positions:
             if self.reached(stream, epoch) < self.limit(stream, epoch)
         ]
 
+    def unsaved(self) -> dict[tuple[int, Stream], int]:
+        """Acknowledged sequences that the disk does not know yet. From any thread."""
+        return {
+            (epoch, stream): seq
+            for epoch, streams in list(self.acknowledged.items())
+            for stream, seq in list(streams.items())
+            if self.saved.get((epoch, stream), 0) < seq
+        }
+
     def told(self) -> dict[int, dict[Stream, int]]:
         """The closed epochs that a birth tells of."""
         return {epoch: dict(self.final[epoch]) for epoch in sorted(self.final)[-CLOSED_TOLD:]}
@@ -83,6 +97,7 @@ def load(connection: sqlite3.Connection, opened: int) -> Positions:
         "SELECT epoch, stream, acknowledged, final FROM position"
     ):
         found.acknowledged.setdefault(epoch, {})[Stream(name)] = acknowledged
+        found.saved[epoch, Stream(name)] = acknowledged
         if epoch < found.epoch:
             found.final.setdefault(epoch, dict.fromkeys(Stream, 0))[Stream(name)] = final or 0
     for stream in Stream:
@@ -98,6 +113,22 @@ def load(connection: sqlite3.Connection, opened: int) -> Positions:
         if row and row[3]:
             found.newest_time = max(found.newest_time, row[2])
     return found
+
+
+def save(connection: sqlite3.Connection, at: Positions) -> dict[tuple[int, Stream], int]:
+    """Write down what is acknowledged by now; return what was written, for `Positions.saved`.
+
+    It belongs into every transaction that deletes delivered segments: numbers must not be given
+    again because nothing is left that shows them.
+    """
+    written = at.unsaved()
+    connection.executemany(
+        "INSERT INTO position (epoch, stream, acknowledged) VALUES (?,?,?) "
+        "ON CONFLICT (epoch, stream) DO UPDATE "
+        "SET acknowledged=max(acknowledged, excluded.acknowledged)",
+        [(epoch, stream, seq) for (epoch, stream), seq in written.items()],
+    )
+    return written
 
 
 def open_epoch(connection: sqlite3.Connection, number: int, opened: int, reason: str) -> None:

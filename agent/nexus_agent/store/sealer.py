@@ -10,19 +10,21 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from nexus_agent.clock import Clock
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Segment, Stream, seal
-from nexus_agent.store import segments
+from nexus_agent.store import positions, segments
 from nexus_agent.store.buffer import Batch, Buffer
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import FullError, StoreError
 from nexus_agent.store.positions import Positions
 from nexus_agent.store.space import URGENCY
+
+T = TypeVar("T")
 
 log = structlog.get_logger("outbox")
 
@@ -156,12 +158,12 @@ class Sealer:
             space.drop_history(connection, self.at, RELIEF_BYTES)
 
         try:
-            await self._database.run(relieve)
+            await self.write(relieve)
         except StoreError as error:
             log.debug("no_relief", error=str(error))
 
     async def _seal(self, batches: Sequence[Batch]) -> None:
-        sealed = await self._database.run(lambda c: self._write(c, batches))
+        sealed = await self.write(lambda c: self._insert(c, batches))
         for segment in sealed:
             self.at.next[segment.stream] = segment.last + 1
         self._leave()
@@ -172,7 +174,18 @@ class Sealer:
             for listener in self._sealed_listeners:
                 listener(segment)
 
-    def _write(self, connection: sqlite3.Connection, batches: Sequence[Batch]) -> list[Segment]:
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """`Database.run`, with what is acknowledged by then written down too."""
+        at = self.at
+
+        def both(connection: sqlite3.Connection) -> tuple[T, dict[tuple[int, Stream], int]]:
+            return work(connection), positions.save(connection, at)
+
+        result, written = await self._database.run(both)
+        at.saved |= written
+        return result
+
+    def _insert(self, connection: sqlite3.Connection, batches: Sequence[Batch]) -> list[Segment]:
         sealed: list[Segment] = []
         following = dict(self.at.next)
         for batch in batches:

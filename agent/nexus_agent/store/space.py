@@ -53,7 +53,8 @@ class Space:
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         """Set the limits that SQLite keeps itself: a second fence behind `make_room`."""
-        connection.execute(f"PRAGMA journal_size_limit={self.log_bytes}")
+        # The file is cut to this when it starts anew, so that its size tells how long the log is.
+        connection.execute(f"PRAGMA journal_size_limit={self.log_bytes // 2}")
         connection.execute(f"PRAGMA wal_autocheckpoint={self.log_bytes // 4 // _PAGE}")
         connection.execute(f"PRAGMA max_page_count={self.database_bytes // _PAGE}")
 

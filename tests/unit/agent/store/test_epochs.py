@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,21 @@ async def test_each_epoch_is_acknowledged_apart_and_remembered(opened: Any) -> N
     async with opened() as store:
         assert [(e.epoch, e.seq) for e in await store.waiting()] == [(2, 2)]
         assert store.outbox.positions.told()[1][Stream.EVENT] == 2
+
+
+async def test_no_number_is_given_again_when_all_was_delivered_and_forgotten(
+    opened: Any, state_dir: Path, tmp_path: Path
+) -> None:
+    """The acknowledgement is on the disk with the deletion, also when the power goes then."""
+    async with opened() as store:
+        await store.emit("a", "b")
+        await store.acknowledge(2)
+        await store.tidy(hours=0, megabytes=0)
+        assert await store.events() == []
+        for file in state_dir.glob("agent.db*"):
+            shutil.copy(file, tmp_path)
+    async with opened(tmp_path) as store:
+        assert store.outbox.position(Stream.EVENT) == (2, 3)
 
 
 async def test_a_closed_epoch_takes_no_acknowledgement_beyond_its_end(opened: Any) -> None:

@@ -186,6 +186,7 @@ async def test_a_full_disk_gives_up_delivered_events(opened: Any, small_disk: Pa
         for n in range(40):
             await store.fill(Stream.EVENT, NOISE, seed=n)
         await store.acknowledge(40)
+        await store.outbox.save()
         stuff(small_disk)
     async with opened(small_disk, deadline_s=5.0) as store:
         for n in range(60):
