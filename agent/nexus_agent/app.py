@@ -116,6 +116,7 @@ class Agent:
         )
         # What the disk refuses to keep can still be said at once: in the birth.
         self.outbox.on_trouble(lambda *_: self.link.announce())
+        self.outbox.on_epoch(self.link.announce)
         self.reporter.link = self.link
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.server = StatusServer(config.agent.socket, self.reporter)

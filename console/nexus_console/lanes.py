@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from nexus_agent.protocol import (
+    MAX_WANTED,
     Lines,
     Loss,
     ProtocolError,
@@ -121,6 +122,9 @@ class Lane:
             parts = sorted(parts + self._late(segment.first, segment.last))
         if not whole and self._is_repeat(segment):
             self._duplicates += segment.last - segment.first + 1
+            # The box sends again and something before it is missing: it may have let go of that
+            # while an older database was here. What it has not, it sends by itself.
+            self.ask_for(self._coverage.gaps()[:MAX_WANTED])
             return Taken()
         try:
             lines = _read(segment)
@@ -170,8 +174,10 @@ class Lane:
         self._sealed = last if anew else max(self._sealed, last)
 
     def ask_for(self, spans: list[Span]) -> None:
-        """Have the box send *spans* again."""
-        self.want = spans
+        """Have the box send *spans* again, as far as today's box can have sealed them."""
+        self.want = [
+            (first, min(last, self._sealed)) for first, last in spans if first <= self._sealed
+        ]
         self.news |= bool(spans)
 
     def order_epoch(self, order: Order) -> None:

@@ -293,3 +293,16 @@ def test_a_loss_has_its_times_and_its_cause(store: Store) -> None:
     assert loss.last_time - loss.first_time == 180 * 1_000_000_000
     store.take(message(run(3, 4, stream=Stream.TELEMETRY)))
     assert lane(store, Stream.TELEMETRY).losses == [Loss(5, 9, "disk quota", None, loss.last_time)]
+
+
+def test_a_box_that_sends_again_above_a_gap_is_asked_for_what_is_in_it(store: Store) -> None:
+    """A console that was restored beneath a connected box hears of no birth for a long time."""
+    store.take(message(run(1, 2)))
+    assert wants(store.take(message(run(6, 8)))) == []
+    assert wants(store.take(message(run(6, 8)))) == [((3, 5),)]
+    store.take(message(run(3, 5)))
+    assert wants(store.take(message(run(6, 8)))) == []
+
+
+def wants(outcome: Outcome) -> list[tuple[tuple[int, int], ...]]:
+    return [mark.want for mark in outcome.marks if mark.want]

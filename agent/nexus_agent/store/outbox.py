@@ -100,6 +100,7 @@ class Outbox:
         self._sealer.on_trouble(self._tell_trouble)
         # Who reads segments to send or to re-seal them holds the stream's lock meanwhile.
         self._reading = {stream: asyncio.Lock() for stream in Stream}
+        self._epoch_listeners: list[Callable[[], None]] = []
         self.refused_acknowledgements = 0
 
     async def open(self) -> None:
@@ -140,6 +141,7 @@ class Outbox:
             await self._database.repair(error, generation)
             # Acknowledgements that were not written down come again.
             await self.open()
+        self._tell_epoch()
 
     @property
     def _at(self) -> Positions:
@@ -216,6 +218,14 @@ class Outbox:
     def on_trouble(self, listener: Callable[[Trouble | None, Trouble | None], None]) -> None:
         """Have *listener* called with the trouble before and now when it begins, or ends."""
         self._sealer.on_trouble(listener)
+
+    def on_epoch(self, listener: Callable[[], None]) -> None:
+        """Have *listener* called when a new epoch has begun."""
+        self._epoch_listeners.append(listener)
+
+    def _tell_epoch(self) -> None:
+        for listener in self._epoch_listeners:
+            listener()
 
     def close(self) -> None:
         """Take nothing more; `run` ends once what was taken is committed."""
@@ -399,6 +409,7 @@ class Outbox:
             self._at.sent = sent
         log.warning("new_epoch", epoch=number, reason=reason)
         await self.remember()
+        self._tell_epoch()
 
     # -- how it stands -----------------------------------------------------------------------
 
