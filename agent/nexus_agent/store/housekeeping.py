@@ -25,7 +25,7 @@ log = structlog.get_logger("housekeeping")
 TICK_S: Final = 1.0
 TELL_S: Final = 5.0
 """Losses that belong together are gathered so long before the console is told."""
-TIDY_S: Final = 30.0
+TIDY_S: Final = 60.0
 REMEMBER_S: Final = 600.0
 _HOUR_NS: Final = 3_600_000_000_000
 
@@ -62,6 +62,7 @@ class Housekeeper:
         self._clock = clock
         self._keep = keep
         self._lifetime = lifetime
+        self._resealed = dict.fromkeys(Stream, 0)
 
     async def run(self) -> None:
         """Look once a second until cancelled; what fails is tried again."""
@@ -92,7 +93,9 @@ class Housekeeper:
             await self._expire(stream)
         await self._trim()
         for stream in Stream:
-            await reseal(self._outbox, self._database, stream)
+            self._resealed[stream] = await reseal(
+                self._outbox, self._database, stream, self._resealed[stream]
+            )
         await self._outbox.write(lambda c: ledger.forget(c, self._released()))
         await self._give_back()
 
@@ -116,6 +119,10 @@ class Housekeeper:
                 log.warning("expired", stream=str(stream), through=segments.sequence(through))
 
     async def _expired(self, stream: Stream, span: tuple[int, int], horizon: int) -> int | None:
+        """The last segment within *span* that is proven to be from before *horizon*."""
+        first = await self._database.read(segments.FIRST_SYNCED[stream], span)
+        if not first or first[0][0] >= horizon:
+            return None  # the usual case, and cheap; the look at all is not
         row = (await self._database.read(segments.EXPIRED[stream], (*span, horizon)))[0]
         return None if row[0] is None else int(row[0])
 
@@ -129,13 +136,8 @@ class Housekeeper:
             through = 0
             if now.synced or not self._keep.hours:
                 through = await self._expired(stream, (0, released), horizon) or 0
-            kept = 0
-            rows = await self._database.read(segments.HISTORY_BYTES[stream], (released,))
-            for identity, _, size in rows:
-                kept += size
-                if kept > share:
-                    through = max(through, identity)
-                    break
+            if rows := await self._database.read(segments.BEYOND[stream], (released, share)):
+                through = max(through, rows[0][0])
             if through:
                 await self._outbox.write(partial(_forget, stream, through))
 

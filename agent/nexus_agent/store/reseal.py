@@ -23,13 +23,11 @@ _READ_AT_ONCE: Final = 500
 _ROUNDS: Final = 20
 
 
-async def reseal(outbox: Outbox, database: Database, stream: Stream) -> int:
-    """Merge neighbours of *stream* that were never sent; how many segments went into others.
+async def reseal(outbox: Outbox, database: Database, stream: Stream, edge: int) -> int:
+    """Merge neighbours of *stream* behind *edge* that were never sent; return where to go on.
 
     A bounded number of rounds, each a short hold of the stream. Raises StoreError.
     """
-    merged = 0
-    edge = outbox.positions.sent[stream]
     for _ in range(_ROUNDS):
         async with outbox.reading(stream):
             edge = max(edge, outbox.positions.sent[stream])
@@ -46,9 +44,10 @@ async def reseal(outbox: Outbox, database: Database, stream: Stream) -> int:
                     break  # who sends it finds and declares the damage
                 synced = all(one for _, one in run)
                 await database.run(partial(_put, whole, synced))
-                merged += len(run)
+                if whole.count < SMALL_EVENTS:
+                    break  # small still: it is merged again with what comes
         edge = segments.row_id(run[-1][0].epoch, run[-1][0].last)
-    return merged
+    return edge
 
 
 def _first_run(stream: Stream, rows: list[Any]) -> list[tuple[Segment, bool]]:

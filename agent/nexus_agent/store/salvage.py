@@ -50,9 +50,11 @@ def replace(path: Path, prepare: Callable[[Path], None]) -> Saved:
     _remove(new)
     connection = sqlite3.connect(new, isolation_level=None)
     try:
+        # Only before the first table, and with the header that the change of mode writes.
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA journal_mode=WAL")
         # Nothing relies on this file before it is whole.
         connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         prepare(new)
         found = _insert_segments(connection, path)
         rows = sum(_insert(connection, table, list(_read(path, table))) for table in _SMALL)

@@ -95,10 +95,18 @@ EXPIRED: Final = {
     )
     for stream, table in SEGMENT_TABLES.items()
 }
-HISTORY_BYTES: Final = {
+FIRST_SYNCED: Final = {
     stream: (
-        f"SELECT id, last_time, length(payload) FROM {table} "  # noqa: S608
-        "WHERE id <= ? ORDER BY id DESC"
+        f"SELECT last_time FROM {table} "  # noqa: S608
+        "WHERE id BETWEEN ? AND ? AND synced=1 ORDER BY id LIMIT 1"
+    )
+    for stream, table in SEGMENT_TABLES.items()
+}
+BEYOND: Final = {
+    # The newest segment up to an edge with which those from there on take more than so many bytes.
+    stream: (
+        "SELECT id FROM (SELECT id, sum(length(payload)) OVER (ORDER BY id DESC) AS size "  # noqa: S608
+        f"FROM {table} WHERE id <= ?) WHERE size > ? ORDER BY id DESC LIMIT 1"
     )
     for stream, table in SEGMENT_TABLES.items()
 }

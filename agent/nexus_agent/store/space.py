@@ -133,10 +133,6 @@ class Space:
             freed += _drop(connection, stream, span, wanted - freed, lambda _: None)
         return freed
 
-    def is_over(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file itself is larger than its share, as after a lowered quota."""
-        return _pages(connection, "page_count") * _PAGE > self.database_bytes
-
     def shrink(self, connection: sqlite3.Connection, at: Positions) -> None:
         """Bring a file that is larger than its share below it, a step at a time."""
         used = (_pages(connection, "page_count") - _pages(connection, "freelist_count")) * _PAGE

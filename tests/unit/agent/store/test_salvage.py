@@ -70,6 +70,7 @@ async def test_a_file_that_is_no_database_begins_a_new_epoch(opened: Any, state_
         await store.emit("goes on")
         assert store.outbox.epoch > 1
         assert ("event", 1, 1, 60) in {loss[:4] for loss in await store.losses()}
+        assert await store.database.read("PRAGMA auto_vacuum") == [(2,)]
     assert (state_dir / "agent.db.damaged-1").read_bytes() == b"x" * 8192
 
 
