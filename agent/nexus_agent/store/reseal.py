@@ -44,7 +44,7 @@ async def reseal(outbox: Outbox, database: Database, stream: Stream, edge: int) 
                     break  # who sends it finds and declares the damage
                 synced = all(one for _, one in run)
                 await database.run(partial(_put, whole, synced))
-                if whole.count < SMALL_EVENTS:
+                if whole.count < SMALL_EVENTS and len(run) == len(rows):
                     break  # small still: it is merged again with what comes
         edge = segments.row_id(run[-1][0].epoch, run[-1][0].last)
     return edge
