@@ -85,6 +85,12 @@ async def until(condition: Callable[[], object], within: float = 20.0) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that comes back in a test is not waited for by minutes."""
+    monkeypatch.setattr("nexus_agent.sync.backoff.CAP_S", 1.0)
+
+
 @pytest.fixture
 def section(address: BrokerAddress) -> BrokerSection:
     return BrokerSection(url=address.url, ca=address.ca)

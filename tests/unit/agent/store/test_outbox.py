@@ -19,10 +19,10 @@ from nexus_agent.store.outbox import Outbox
 
 
 @asynccontextmanager
-async def opened(state_dir: Path) -> AsyncIterator[Outbox]:
+async def opened(state_dir: Path, deadline_s: float = 10.0) -> AsyncIterator[Outbox]:
     database = Database(state_dir)
     await database.open()
-    outbox = Outbox(database, "box-1", Clock())
+    outbox = Outbox(database, "box-1", Clock(), deadline_s=deadline_s)
     await outbox.open()
     async with asyncio.TaskGroup() as group:
         group.create_task(outbox.run(), name="outbox")
@@ -138,10 +138,9 @@ async def test_what_rides_along_is_committed_with_the_event(state_dir: Path) -> 
 
 
 async def test_a_commit_that_fails_for_good_is_told_and_leaves_no_trace(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+    state_dir: Path,
 ) -> None:
-    monkeypatch.setattr("nexus_agent.store.outbox.COMMIT_DEADLINE_S", 0.0)
-    async with opened(state_dir) as outbox:
+    async with opened(state_dir, deadline_s=0.0) as outbox:
         with pytest.raises(EmitError, match="no_such_table"):
             await outbox.emit(
                 "agent",
