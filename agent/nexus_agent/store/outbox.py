@@ -182,6 +182,9 @@ class Outbox:
                 batches.append(batch)
         if also is not None:
             batches[-1].also.append(also)
+        if len(batches) > 1:
+            # Enough has come for segments of a good size: the rest need not wait for company.
+            self._sealer.buffer.hurry(batches[-1])
         for batch in batches:
             await asyncio.shield(batch.done)
 
