@@ -111,7 +111,7 @@ def _wrong_clock(store: Store, now: int) -> None:
     box = "bay-2"
     boot = "7b1d4d2c-0b8f-4a53-9f4e-1f2d3c4b5a69"
     known = sealed(1, "retimed", device=box, time=said, mono=up, boot=boot, synced=False)
-    other = sealed(2, "unknown", device=box, time=said, boot="another", synced=False)
+    other = sealed(2, "unset", device=box, time=said, boot="another", synced=False)
     store.take(
         presence(
             device=box,
