@@ -22,6 +22,7 @@ VIEWS = {
     "/": "Cannot write",
     "/boxes/bay-1": "Cannot write",
     "/boxes/bay-1/delivery": "disk quota",
+    "/boxes/bay-3": "one point a minute",
     "/boxes/bay-2/events": "A * marks a time",
 }
 
@@ -63,7 +64,7 @@ async def test_a_loss_is_told_with_its_count_times_and_cause(visitor: Visitor) -
 async def test_what_is_missing_or_set_aside_is_told(visitor: Visitor) -> None:
     page = await visitor.open("/boxes/bay-1/delivery")
     await expect(page.locator("[data-lane='2 telemetry']")).to_contain_text(
-        "14 samples missing, numbers 301–314: not here yet; the box still has them."  # noqa: RUF001
+        "14 samples missing, numbers 301–314: not here yet; the box sends them"  # noqa: RUF001
     )
     event = page.locator("[data-lane='2 event']")
     await expect(event).to_contain_text("1 segment could not be read.")
@@ -111,6 +112,13 @@ async def test_a_time_that_was_set_right_says_so(visitor: Visitor) -> None:
     unknown = page.locator("li", has_text="unset")
     await unknown.locator("summary").click()
     await expect(unknown).to_contain_text("time unknown: the box's clock was not set")
+
+
+async def test_readings_that_are_summed_up_are_called_so(visitor: Visitor) -> None:
+    page = await visitor.open("/boxes/bay-3")
+    await expect(page.get_by_role("listitem").filter(has_text="Engine speed")).to_contain_text(
+        "one point a minute"
+    )
 
 
 @pytest.mark.parametrize("path", VIEWS)

@@ -16,6 +16,7 @@ from tests.integration.console_messages import (
 
 from nexus_agent.protocol import Loss, Stream, format_time, parse_time
 from nexus_console.db.engine import Database
+from nexus_console.rollups import Rollups
 
 _MINUTE: Final = 60_000_000_000
 
@@ -23,7 +24,8 @@ _MINUTE: Final = 60_000_000_000
 def fill(path: Path, now: int) -> None:
     """Make the console's database at *path*: bay-1's disk has failed it, bay-2's clock is wrong.
 
-    now: ns since 1970. bay-2 has recorded its events a minute before.
+    now: ns since 1970. bay-2 has recorded its events a minute before, bay-3 its readings forty days
+    before, and sends them only now.
     """
     database = Database(f"sqlite:///{path}")
     database.prepare()
@@ -31,6 +33,9 @@ def fill(path: Path, now: int) -> None:
         store = Store(database)
         _bad_disk(store, now)
         _wrong_clock(store, now)
+        _late_readings(store, now)
+        for _ in Rollups(database).turn():
+            pass
     finally:
         database.close()
 
@@ -127,3 +132,20 @@ def _wrong_clock(store: Store, now: int) -> None:
         message(known, device=box, received=now),
         message(other, device=box, received=now),
     )
+
+
+def _late_readings(store: Store, now: int) -> None:
+    box = "bay-3"
+    store.take(presence(device=box, online=True, session="s1", received=now, interval=3600))
+    recorded = now - 40 * 24 * 60 * _MINUTE
+    for n in range(60):
+        speed = {"ecu": "7E8", "unit": "rpm", "quality": "ok", "value": 800 + 30 * (n * 7 % 25)}
+        segment = sealed(
+            n + 1,
+            {"name": "engine_speed", **speed},
+            stream=Stream.TELEMETRY,
+            event_type="telemetry.pid",
+            device=box,
+            time=recorded + n * _MINUTE // 10,
+        )
+        store.take(message(segment, device=box, received=now))

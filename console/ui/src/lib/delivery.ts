@@ -35,7 +35,7 @@ export function standing(lane: StreamDelivery): Sentence {
   if (sealed < here && !lane.closed) {
     return {
       tone: "warn",
-      text: `${count(here)} is settled, but the box says it has numbered only up to ${count(sealed)}: its disk is another one.`,
+      text: `All up to ${count(here)} is settled, but the box says it has numbered only up to ${count(sealed)}: its disk is another one.`,
     };
   }
   const waiting = gaps.length === 0 ? Math.max(0, sealed - here) : 0;
@@ -55,10 +55,10 @@ export function standing(lane: StreamDelivery): Sentence {
 export function gapSentence(lane: StreamDelivery, gap: Range): Sentence {
   const missing = `${many(size(gap), ONE[lane.stream])} missing`;
   const where = gap.first === gap.last ? `number ${count(gap.first)}` : `numbers ${numbers(gap)}`;
-  // Above what it has numbered, a box whose disk is another one has nothing.
-  const kept = gap.last <= lane.sealed ? "; the box still has them" : "";
-  const told = size(gap) === 1 ? kept.replace("them", "it") : kept;
-  return { tone: "warn", text: `${missing}, ${where}: not here yet${told}.` };
+  const [them, are] = size(gap) === 1 ? ["it", "it is"] : ["them", "they are"];
+  // Above what it has numbered, a box whose disk is another one has nothing to send.
+  const kept = gap.last <= lane.sealed ? `; the box sends ${them}, or says that ${are} lost` : "";
+  return { tone: "warn", text: `${missing}, ${where}: not here yet${kept}.` };
 }
 
 export function lossSentence(lane: StreamDelivery, loss: Loss, now: number): Sentence {
