@@ -22,7 +22,7 @@ VIEWS = {
     "/": "Cannot write",
     "/boxes/bay-1": "Cannot write",
     "/boxes/bay-1/delivery": "disk quota",
-    "/boxes/bay-3": "one point a minute",
+    "/boxes/bay-3": "Engine speed",
     "/boxes/bay-2/events": "A * marks a time",
 }
 
@@ -114,11 +114,15 @@ async def test_a_time_that_was_set_right_says_so(visitor: Visitor) -> None:
     await expect(unknown).to_contain_text("time unknown: the box's clock was not set")
 
 
-async def test_readings_that_are_summed_up_are_called_so(visitor: Visitor) -> None:
+async def test_readings_of_a_day_are_summed_up_by_the_minute(visitor: Visitor) -> None:
     page = await visitor.open("/boxes/bay-3")
-    await expect(page.get_by_role("listitem").filter(has_text="Engine speed")).to_contain_text(
-        "one point a minute"
-    )
+    speed = page.locator("li", has_text="Engine speed")
+    await expect(speed).to_contain_text("1,190 rpm")
+    await page.get_by_label("Time shown").select_option("Last day")
+    await expect(speed).to_contain_text("one point a minute")
+    assert await violations(page) == []
+    await page.get_by_label("Time shown").select_option("Last 30 days")
+    await expect(speed).to_contain_text("one point an hour")
 
 
 @pytest.mark.parametrize("path", VIEWS)

@@ -136,8 +136,8 @@ def _wrong_clock(store: Store, now: int) -> None:
 
 def _late_readings(store: Store, now: int) -> None:
     box = "bay-3"
-    store.take(presence(device=box, online=True, session="s1", received=now, interval=3600))
     recorded = now - 40 * 24 * 60 * _MINUTE
+    messages = [presence(device=box, online=True, session="s1", received=now, interval=3600)]
     for n in range(60):
         speed = {"ecu": "7E8", "unit": "rpm", "quality": "ok", "value": 800 + 30 * (n * 7 % 25)}
         segment = sealed(
@@ -146,6 +146,7 @@ def _late_readings(store: Store, now: int) -> None:
             stream=Stream.TELEMETRY,
             event_type="telemetry.pid",
             device=box,
-            time=recorded + n * _MINUTE // 10,
+            time=recorded + n * _MINUTE // 4 + (n // 30) * 10 * _MINUTE,
         )
-        store.take(message(segment, device=box, received=now))
+        messages.append(message(segment, device=box, received=now))
+    store.take(*messages)

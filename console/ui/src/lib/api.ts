@@ -75,7 +75,7 @@ export const api = {
   /** The newest events, ascending. */
   newest: async <T>(id: string, query: { type?: string; stream?: string; limit: number }) =>
     (await call<{ events: NexusEvent<T>[] }>(box(id, "/events", { ...query, newest: true }))).events,
-  series: (id: string, query: { from: string; limit: number }) =>
+  series: (id: string, query: { from: string; limit: number; resolution: string }) =>
     call<SeriesList>(box(id, "/series", { type: "telemetry.pid", ...query })),
   delivery: (id: string) => call<Delivery>(box(id, "/delivery")),
   commands: async (id: string) =>

@@ -75,8 +75,6 @@ export interface Series {
 }
 
 export interface SeriesList {
-  /** A point is a reading, or stands for all of a minute or an hour. */
-  resolution?: "raw" | "minute" | "hour";
   series: Series[];
   truncated: boolean;
 }
