@@ -9,11 +9,10 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
-from tests.system.browser.visitor import Visitor
+from tests.system.browser.visitor import Visitor, violations
 
 from nexus_console.web import FOLDER
 from nexus_demo.broker import choose
@@ -22,7 +21,6 @@ from nexus_demo.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-AXE = Path(__file__).resolve().parents[3] / "console/ui/node_modules/axe-core/axe.min.js"
 VIEWS = ["/", "/boxes/bay-1", "/boxes/bay-3", "/boxes/bay-1/events", "/boxes/bay-1/delivery"]
 
 
@@ -46,12 +44,6 @@ async def see_view(page: Page, path: str) -> None:
         "": lambda: page.get_by_role("link", name="bay-1"),
     }
     await expect(sights[path.rpartition("/")[2]]()).to_be_visible()
-
-
-async def violations(page: Page) -> list[str]:
-    await page.evaluate(AXE.read_text("utf-8"))
-    found: list[dict[str, Any]] = await page.evaluate("axe.run().then(r => r.violations)")
-    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
 
 
 async def test_a_wrong_password_is_told_and_the_right_one_opens_the_fleet(
@@ -83,7 +75,9 @@ async def test_values_and_counts_go_on_without_a_reload(visitor: Visitor) -> Non
     await see_change(speed(page))
     await page.get_by_role("link", name="Delivery").click()
     await see_change(page.locator("[data-stream=telemetry]"))
-    await expect(page.get_by_text("Nothing is missing")).to_be_visible()
+    whole = page.get_by_text(re.compile(r"Everything up to [\d,]+ is here"))
+    await expect(whole.first).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text="Nothing is missing")).to_be_attached()
     assert await page.evaluate("window.kept")
 
 

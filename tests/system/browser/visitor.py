@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, Page, Request
@@ -9,6 +11,14 @@ from playwright.async_api import BrowserContext, Page, Request
 from nexus_demo.fleet import USER, Fleet
 
 TIMEOUT_MS = 15_000
+_AXE: Final = Path(__file__).resolve().parents[3] / "console/ui/node_modules/axe-core/axe.min.js"
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe-core finds that keeps people from using *page* as it is now."""
+    await page.evaluate(_AXE.read_text("utf-8"))
+    found: list[dict[str, Any]] = await page.evaluate("axe.run().then(r => r.violations)")
+    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
 
 
 class Visitor:

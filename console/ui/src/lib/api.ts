@@ -5,7 +5,7 @@ import type {
   Device,
   DeviceDetail,
   NexusEvent,
-  Series,
+  SeriesList,
   Session,
 } from "./types";
 
@@ -75,10 +75,8 @@ export const api = {
   /** The newest events, ascending. */
   newest: async <T>(id: string, query: { type?: string; stream?: string; limit: number }) =>
     (await call<{ events: NexusEvent<T>[] }>(box(id, "/events", { ...query, newest: true }))).events,
-  series: (id: string, query: { from: string; limit: number }) =>
-    call<{ series: Series[]; truncated: boolean }>(
-      box(id, "/series", { type: "telemetry.pid", ...query }),
-    ),
+  series: (id: string, query: { from: string; limit: number; resolution: string }) =>
+    call<SeriesList>(box(id, "/series", { type: "telemetry.pid", ...query })),
   delivery: (id: string) => call<Delivery>(box(id, "/delivery")),
   commands: async (id: string) =>
     (await call<{ commands: Command[] }>(box(id, "/commands", { limit: 5 }))).commands,

@@ -4,7 +4,13 @@ const timeOfDay = new Intl.DateTimeFormat("en-GB", {
   minute: "2-digit",
   second: "2-digit",
 });
+const minute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const dayOfYear = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric",
+  month: "short",
+  year: "numeric",
+});
 
 export function count(value: number): string {
   return number.format(value);
@@ -15,13 +21,25 @@ export function many(value: number, one: string, more = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : more}`;
 }
 
-/** "14:03:22", with the day before it where that is not today's. */
+/** "14:03:22", with the day before it where that is not today's, and the year where it is another. */
 export function at(time: string, now: number): string {
-  const then = new Date(time);
-  const clock = timeOfDay.format(then);
-  return then.toDateString() === new Date(now).toDateString()
-    ? clock
-    : `${day.format(then)}, ${clock}`;
+  return dated(new Date(time), now, timeOfDay);
+}
+
+/** "10:02–10:05", with the days where they are not today's. */
+export function span(first: string, last: string, now: number): string {
+  const [from, to] = [new Date(first), new Date(last)];
+  const start = dated(from, now, minute);
+  if (from.toDateString() !== to.toDateString()) return `${start} – ${dated(to, now, minute)}`;
+  const end = minute.format(to);
+  return start.endsWith(end) ? start : `${start}–${end}`;
+}
+
+function dated(then: Date, now: number, clock: Intl.DateTimeFormat): string {
+  const today = new Date(now);
+  if (then.toDateString() === today.toDateString()) return clock.format(then);
+  const date = then.getFullYear() === today.getFullYear() ? day : dayOfYear;
+  return `${date.format(then)}, ${clock.format(then)}`;
 }
 
 /** "12 s", "3 min", "2 h", "4 days": how long ago *time* was. */
@@ -45,10 +63,4 @@ export function words(name: string): string {
 
 export function sum<T>(items: T[], of: (item: T) => number): number {
   return items.reduce((total, item) => total + of(item), 0);
-}
-
-export function ranges(items: { first: number; last: number }[]): string {
-  return items
-    .map(({ first, last }) => (first === last ? count(first) : `${count(first)}–${count(last)}`))
-    .join(", ");
 }

@@ -18,6 +18,8 @@ export interface Device {
   interval: number | null;
   agent: string | null;
   hostname: string | null;
+  /** Why the box could not write to its disk when it last said. */
+  storage: string | null;
 }
 
 export interface Vehicle {
@@ -50,7 +52,9 @@ export interface NexusEvent<T = unknown> {
   source: string;
   time: string;
   received: string;
-  synced: boolean;
+  clock: "synced" | "unsynced" | "retimed" | "unknown";
+  /** What the box said, where the console has set the time right. */
+  box_time: string | null;
   data: T;
 }
 
@@ -58,6 +62,9 @@ export interface Point {
   time: string;
   value: number | string | boolean | null;
   quality: Quality;
+  /** Of a minute or an hour: what the readings lay between; value is their mean. */
+  minimum?: number | null;
+  maximum?: number | null;
 }
 
 export interface Series {
@@ -67,27 +74,49 @@ export interface Series {
   points: Point[];
 }
 
+export interface SeriesList {
+  series: Series[];
+  truncated: boolean;
+}
+
 export interface Range {
   first: number;
   last: number;
+}
+
+export interface Loss extends Range {
+  count: number;
+  first_time: string | null;
+  last_time: string | null;
+  cause: string;
 }
 
 export interface StreamDelivery {
   epoch: number;
   stream: Stream;
   high_water: number;
+  sealed: number;
   received: number;
   duplicates: number;
   gaps: Range[];
-  losses: (Range & { cause: string })[];
+  losses: Loss[];
   undecodable: number;
   conflicts: number;
   closed: boolean;
 }
 
+export interface Remark {
+  kind: "epoch" | "asked" | "clock";
+  text: string;
+  count: number;
+  first_seen: string;
+  last_seen: string;
+}
+
 export interface Delivery {
   outbox: { told: string | null; oldest: string | null };
   streams: StreamDelivery[];
+  remarks: Remark[];
 }
 
 export type CommandState =
