@@ -41,6 +41,8 @@ from nexus_agent.sync.sender import Sender
 from nexus_agent.sync.traffic import Rate, Traffic
 
 SCHEMA: Final = 1
+SHOWN_LOSSES: Final = 20
+"""The newest losses that `/v1/outbox` tells of."""
 SCAN_SEGMENTS: Final = 50
 """Segments read at a time when looking for events that fit a question."""
 _CURSOR = re.compile(r"(alert|event|telemetry|log)/([0-9]{1,6})/([0-9]{1,14})")
@@ -244,6 +246,11 @@ class Reporter:
                     "held": _held(traffic.hold(s.stream)) if traffic else None,
                 }
                 for s in waiting
+            ],
+            "refused_events": storage.refused_events,
+            "losses": [
+                {**loss.document(), "told": told}
+                for loss, told in await self._outbox.losses(SHOWN_LOSSES)
             ],
         }
 

@@ -237,6 +237,7 @@ def outbox(document: Document, screen: Screen) -> list[str]:
         *table(titles, rows, right="WAITING SEGMENTS SIZE OLDEST ACKNOWLEDGED NEXT"),
         "",
         *[_held(s, screen) for s in document["streams"] if s["held"]],
+        *[_loss(loss, screen) for loss in document["losses"]],
         _forecast(document),
         *_traffic(document["traffic"]),
     ]
@@ -248,6 +249,16 @@ def _held(stream: Document, screen: Screen) -> str:
     until = f"; goes on at {screen.moment(held['until'])}" if held["until"] else ""
     name, reason = printable(stream["stream"]), printable(held["reason"])
     return f"{screen.mark(DOUBT)} {name} waits: {reason}{until}"
+
+
+def _loss(loss: Document, screen: Screen) -> str:
+    """What was dropped, when it had been recorded, why, and whether the console knows."""
+    count = loss["last"] - loss["first"] + 1
+    what = f"{count:,} {printable(loss['stream'])} event{'' if count == 1 else 's'} dropped"
+    first, last = loss.get("first_time"), loss.get("last_time")
+    when = f", recorded {screen.moment(first)} to {screen.moment(last)}" if first and last else ""
+    known = "" if loss["told"] else "; the console does not know yet"
+    return f"{screen.mark(DOUBT)} {what}{when}: {printable(loss['cause'])}{known}"
 
 
 def _forecast(document: Document) -> str:

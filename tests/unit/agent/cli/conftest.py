@@ -85,6 +85,7 @@ class Agent:
                     "streams": {"log": {"bytes": 1_000, "budget_bytes": None}},
                 },
             },
+            "losses": [],
             "streams": [
                 {
                     "stream": "telemetry",

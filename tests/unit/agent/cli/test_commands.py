@@ -135,6 +135,20 @@ async def test_outbox_forecasts(
     assert (await run("outbox")).stdout.splitlines()[5] == sentence
 
 
+async def test_outbox_tells_of_what_was_dropped(run: Run, agent: Agent) -> None:
+    loss = {"stream": "telemetry", "epoch": 2, "first": 3, "last": 9, "cause": "disk quota"}
+    times = {"first_time": "2026-01-05T10:02:00Z", "last_time": "2026-01-05T10:05:00Z"}
+    one = {"stream": "log", "epoch": 2, "first": 4, "last": 4, "cause": "damaged on the disk"}
+    agent.outbox_document["losses"] = [loss | times | {"told": True}, one | {"told": False}]
+
+    shown = (await run("outbox", TZ="UTC")).stdout
+
+    when = "recorded 2026-01-05 10:02 to 2026-01-05 10:05"
+    assert f"! 7 telemetry events dropped, {when}: disk quota\n" in shown
+    known = "the console does not know yet"
+    assert f"! 1 log event dropped: damaged on the disk; {known}\n" in shown
+
+
 async def test_outbox_says_that_nothing_waits(run: Run, agent: Agent) -> None:
     agent.outbox_document["streams"][0]["pending_bytes"] = 0
 
