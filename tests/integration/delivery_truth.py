@@ -25,6 +25,11 @@ class Disk:
         self.events = set(events)
         self._newest: dict[Stream, tuple[int, int, int]] = {}
 
+    def copy(self) -> Disk:
+        made = Disk(self.events)
+        made._newest = dict(self._newest)
+        return made
+
     def follow(self, stream: Stream, number: Number, event: int) -> None:
         """Order within an epoch is the order of `emit`."""
         newest = self._newest.get(stream, (0, 0, 0))
