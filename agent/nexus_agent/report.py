@@ -1,17 +1,17 @@
-"""What the box says of itself: the answers of the status socket, and the birth document."""
+"""What the box says of itself: the answers of the status socket, and its birth."""
 
 from __future__ import annotations
 
 import heapq
 import os
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from nexus_agent import __version__
+from nexus_agent.birth import birth
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig
@@ -97,26 +97,11 @@ class Reporter:
 
     async def birth(self, session: str) -> Presence:
         """The document that is published on every connection."""
-        waiting = await self._outbox.status()
-        now = self._clock.stamp()
-        seconds, rest = divmod(now.mono, 1_000_000_000)
-        storage = await self._outbox.storage()
-        return Presence(
-            online=True,
-            session=session,
-            time=format_time(now.wall),
-            mono=f"{seconds}.{rest // 1000:06d}",
-            synced=now.synced,
-            agent=__version__,
-            boot=self._clock.boot,
-            hostname=socket.gethostname(),
-            interval=self._config.broker.presence_interval_s,
-            epoch=self._outbox.epoch,
-            next={stream: self._outbox.position(stream)[1] for stream in Stream},
-            released={stream: self._outbox.position(stream)[0] for stream in Stream},
-            oldest=_time(_oldest(waiting)),
-            closed=self._outbox.positions.told() or None,
-            storage=storage.trouble,
+        return await birth(
+            self._outbox,
+            self._clock,
+            session,
+            interval_s=self._config.broker.presence_interval_s,
             plugins={
                 item.name: str(item.state)
                 for item in self._supervisor.plugins.values()

@@ -111,7 +111,7 @@ class Housekeeper:
         hours, now = self._lifetime.of(stream), self._clock.stamp()
         if not hours or not now.synced:
             return
-        horizon = now.wall - int(hours * _HOUR_NS)
+        horizon = _before(now.wall, hours)
         for span in self._outbox.positions.waiting(stream):
             through = await self._expired(stream, span, horizon)
             if through is not None:
@@ -129,7 +129,7 @@ class Housekeeper:
     async def _trim(self) -> None:
         """Forget delivered segments beyond what the history may keep, the oldest first."""
         now = self._clock.stamp()
-        horizon = now.wall - int(self._keep.hours * _HOUR_NS)
+        horizon = _before(now.wall, self._keep.hours)
         share = int(self._keep.megabytes * MEGABYTE / len(Stream))
         for stream in Stream:
             released = self._outbox.released(stream)
@@ -150,6 +150,11 @@ class Housekeeper:
             more = await self._database.tend(space.give_back)
         if self._outbox.trouble is None:
             await self._database.tend(lambda _: space.keep_reserve())
+
+
+def _before(wall: int, hours: float) -> int:
+    """The time (ns) so many hours before *wall*, or the earliest that SQLite can compare with."""
+    return max(wall - int(hours * _HOUR_NS), -(2**63))
 
 
 def _forget(stream: Stream, through: int, connection: sqlite3.Connection) -> None:

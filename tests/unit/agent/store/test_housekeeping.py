@@ -124,3 +124,10 @@ async def test_telling_of_losses_costs_the_ledger_no_growth_for_ever(
         await store.acknowledge(alerts, Stream.ALERT)
         await store.tidy()
         assert len(await store.losses()) == 3
+
+
+async def test_a_time_beyond_all_clocks_keeps_everything(opened: Any) -> None:
+    async with opened() as store:
+        await store.emit(1)
+        await store.tidy(hours=1e9, ttl=Hours(event=1e9))
+        assert len(await store.waiting()) == 1

@@ -1,0 +1,43 @@
+"""The birth document: what the box says of itself and its outbox whenever it comes up."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+from nexus_agent import __version__
+from nexus_agent.clock import Clock
+from nexus_agent.protocol import Presence, Stream, format_time
+from nexus_agent.store.outbox import Outbox
+
+
+async def birth(
+    outbox: Outbox, clock: Clock, session: str, *, interval_s: int, plugins: Mapping[str, str]
+) -> Presence:
+    """The document of *session* as things stand now. plugins: their states by name.
+
+    Raises StoreError where the outbox cannot be read.
+    """
+    waiting = await outbox.status()
+    oldest = min((s.oldest for s in waiting if s.oldest is not None), default=None)
+    now = clock.stamp()
+    seconds, rest = divmod(now.mono, 1_000_000_000)
+    storage = await outbox.storage()
+    return Presence(
+        online=True,
+        session=session,
+        time=format_time(now.wall),
+        mono=f"{seconds}.{rest // 1000:06d}",
+        synced=now.synced,
+        agent=__version__,
+        boot=clock.boot,
+        hostname=socket.gethostname(),
+        interval=interval_s,
+        epoch=outbox.epoch,
+        next={stream: outbox.position(stream)[1] for stream in Stream},
+        released={stream: outbox.position(stream)[0] for stream in Stream},
+        oldest=None if oldest is None else format_time(oldest),
+        closed=outbox.positions.told() or None,
+        storage=storage.trouble,
+        plugins=dict(plugins),
+    )

@@ -1,0 +1,128 @@
+"""What the delivery contract says about a run, checked against what the console shows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from tests.integration.delivery_parts import Console, Shown
+
+from nexus_agent.protocol import Segment, Stream, open_segment
+from nexus_console.standing import LaneState
+
+TYPE = "test.value"
+
+Number: TypeAlias = tuple[Stream, int, int]
+"""Stream, epoch and sequence."""
+
+
+class Disk:
+    """What one state folder was given to keep: the events that were committed on it."""
+
+    def __init__(self, events: Iterable[int] = ()) -> None:
+        self.events = set(events)
+        self._newest: dict[Stream, tuple[int, int, int]] = {}
+
+    def copy(self) -> Disk:
+        made = Disk(self.events)
+        made._newest = dict(self._newest)
+        return made
+
+    def follow(self, stream: Stream, number: Number, event: int) -> None:
+        """Order within an epoch is the order of `emit`."""
+        newest = self._newest.get(stream, (0, 0, 0))
+        assert (*number[1:], event) > newest
+        assert event > newest[2]
+        self._newest[stream] = (*number[1:], event)
+        self.events.add(event)
+
+
+class Truth:
+    """Events are known by the number in their data, which nobody gives twice."""
+
+    def __init__(self) -> None:
+        self.payloads: dict[int, Any] = {}
+        self.numbers: dict[int, Number] = {}
+        self.bearers: defaultdict[Number, set[int]] = defaultdict(set)
+        self.excused: dict[int, str] = {}
+        self.visible: Counter[int] = Counter()
+        self.settled: set[int] = set()
+        """Events that were visible, or shown as lost, at any time."""
+        self._position = 0
+
+    def make(self, noise: str) -> int:
+        event = len(self.payloads) + 1
+        self.payloads[event] = {"event": event, "noise": noise}
+        return event
+
+    def seal(self, disk: Disk, segment: Segment) -> None:
+        for event in open_segment(segment):
+            if event.type == TYPE:
+                number = (event.stream, event.epoch, event.seq)
+                name = event.data["event"]
+                assert name not in self.numbers, "sealed twice"
+                disk.follow(event.stream, number, name)
+                self.numbers[name] = number
+                self.bearers[number].add(name)
+
+    def collides(self, event: int) -> bool:
+        """Whether two disks have used the number of *event*."""
+        return len(self.bearers[self.numbers[event]]) > 1
+
+    # -- what the console shows
+
+    def look(self, console: Console) -> None:
+        """Whatever became visible is what was emitted, once."""
+        for position, shown in console.shown(self._position):
+            self._position = position
+            if shown.type == TYPE:
+                self._see(shown)
+
+    def look_anew(self, console: Console) -> None:
+        self.visible.clear()
+        self._position = 0
+        self.look(console)
+
+    def _see(self, shown: Shown) -> None:
+        data = json.loads(shown.line)["data"]
+        event = data["event"]
+        assert self.payloads.get(event) == data, "altered"
+        assert self.numbers[event] == (shown.stream, shown.epoch, shown.seq)
+        self.visible[event] += 1
+        assert self.visible[event] == 1, f"event {event} is visible twice"
+        self.settled.add(event)
+
+    def note_losses(self, lanes: list[LaneState]) -> None:
+        for event in self.numbers.keys() - self.settled:
+            if lost(lanes, self.numbers[event]):
+                self.settled.add(event)
+
+    def check_complete(self, lanes: list[LaneState], ledger: set[Number]) -> None:
+        """After everything has been delivered that can be.
+
+        ledger: numbers that boxes have declared lost. It counts only where two disks have used a
+        number: the console shows such a loss until the other disk's event comes.
+        """
+        for event, number in self.numbers.items():
+            if self.visible[event] or event in self.excused or lost(lanes, number):
+                continue
+            assert self.collides(event), f"event {event}, {number}, is missing"
+            assert number in ledger, f"event {event}, {number}, is missing"
+        for event in self.visible:
+            number = self.numbers[event]
+            assert not lost(lanes, number), f"{number} is visible and shown as lost"
+        for lane in lanes:
+            assert lane.gaps == [], f"{lane.stream} {lane.epoch}: {lane.gaps} never came"
+
+
+def lost(lanes: list[LaneState], number: Number) -> bool:
+    """Whether the console shows *number* as lost, with a cause."""
+    stream, epoch, seq = number
+    return any(
+        loss.first <= seq <= loss.last and bool(loss.cause)
+        for lane in lanes
+        if (lane.stream, lane.epoch) == (stream, epoch)
+        for loss in lane.losses
+    )
