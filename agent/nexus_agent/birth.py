@@ -18,8 +18,7 @@ async def birth(
 
     Raises StoreError where the outbox cannot be read.
     """
-    waiting = await outbox.status()
-    oldest = min((s.oldest for s in waiting if s.oldest is not None), default=None)
+    oldest = await outbox.oldest()
     now = clock.stamp()
     seconds, rest = divmod(now.mono, 1_000_000_000)
     storage = await outbox.storage()

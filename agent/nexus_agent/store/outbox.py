@@ -437,6 +437,16 @@ class Outbox:
         """The newest losses, and whether an event tells the console of each."""
         return [ledger.shown(row) for row in await self._database.read(ledger.NEWEST, (limit,))]
 
+    async def oldest(self) -> int | None:
+        """Wall time (ns) of the oldest event that waits; None where none does."""
+        found: list[int] = []
+        for stream in Stream:
+            for span in self._at.waiting(stream):
+                if rows := await self._database.read(segments.FIRST[stream], span):
+                    found.append(rows[0][0])
+                    break
+        return min(found, default=None)
+
     async def status(self) -> list[StreamStatus]:
         """How much waits in each stream."""
         found: list[StreamStatus] = []

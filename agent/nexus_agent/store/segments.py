@@ -95,6 +95,10 @@ EXPIRED: Final = {
     )
     for stream, table in SEGMENT_TABLES.items()
 }
+FIRST: Final = {
+    stream: f"SELECT first_time FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1"  # noqa: S608
+    for stream, table in SEGMENT_TABLES.items()
+}
 FIRST_SYNCED: Final = {
     stream: (
         f"SELECT last_time FROM {table} "  # noqa: S608
