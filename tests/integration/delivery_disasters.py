@@ -73,7 +73,9 @@ class Disasters(Delivery):
         before = one.disk
         one.disk = disk = old.disk.copy()
         for event in before.events - disk.events:
-            if not is_guarded(known, self.truth.numbers[event]):
+            if is_guarded(known, self.truth.numbers[event]):
+                disk.events.add(event)  # this disk owes the word that it is lost
+            else:
                 self.excuse(event, "it was on a disk that was thrown away")
         one.box.on_sealed = lambda segment: self.truth.seal(disk, segment)
         self.loop.run(one.box.start(self.new_clock()))
