@@ -13,10 +13,13 @@ EVENT_BYTES: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure. ok: whether it keeps its budget; None where there is no budget for it."""
+    """One figure. value: None where it could not be measured; compared_with says why.
+
+    ok: whether it keeps its budget; None where there is no budget for it.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     budget: str | None = None
     ok: bool | None = None
