@@ -26,9 +26,10 @@ _WITHIN_S: Final = 110.0
 async def main() -> None:
     url, ca, folder, count, rate = sys.argv[1:]
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(_WITHIN_S), box(
-        Path(folder), BrokerAddress(url=url, ca=Path(ca))
-    ) as outbox:
+    async with (
+        asyncio.timeout(_WITHIN_S),
+        box(Path(folder), BrokerAddress(url=url, ca=Path(ca))) as outbox,
+    ):
         await asyncio.sleep(_CONNECTING_S)
         begin = loop.time()
         for n in range(int(count)):
