@@ -141,7 +141,7 @@ async def _delivered(outbox: Outbox, wanted: int) -> int:
 def _handed_to_tcp(port: int) -> int:
     """Bytes that the far side of this process's connection to *port* has confirmed."""
     for connection in psutil.Process().net_connections("tcp"):
-        if connection.raddr and connection.raddr.port == port:
+        if connection.status == psutil.CONN_ESTABLISHED and connection.raddr.port == port:
             with socket.fromfd(connection.fd, socket.AF_INET, socket.SOCK_STREAM) as line:
                 info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)

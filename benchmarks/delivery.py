@@ -23,7 +23,6 @@ from nexus_agent.store.database import FILE_NAME
 from nexus_demo.broker import Broker, choose
 from nexus_demo.certs import Authority
 
-
 _GOODBYE_S: Final = 10.0
 
 

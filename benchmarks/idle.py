@@ -119,7 +119,7 @@ async def traffic(folder: Path, cycles: int) -> list[Figure]:
 @asynccontextmanager
 async def _behind_meter(folder: Path, at: Shop, more: str) -> AsyncIterator[Meter]:
     """An agent that goes by its folder's name, and its meter."""
-    folder.mkdir()
+    await asyncio.to_thread(folder.mkdir)
     meter, config = Meter(at.broker.port), folder / "agent.toml"
     config.write_text(
         _TOML.format(name=folder.name, folder=folder, port=meter.port, ca=at.broker.ca, more=more)

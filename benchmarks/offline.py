@@ -38,7 +38,7 @@ async def backlog(folder: Path, count: int) -> list[Figure]:
             "bytes/event",
             "<= 80",
             kept <= 80,
-            f"{count} readings at irregular times, taken in {seconds:.1f} s; database after the close",
+            f"{count} readings at irregular times, emitted in {seconds:.1f} s; after the close",
         ),
         Figure(
             "offline, memory growth",
