@@ -31,9 +31,11 @@ BATCH: Final = 500
 
 
 @asynccontextmanager
-async def box(folder: Path, address: BrokerAddress | None) -> AsyncIterator[Outbox]:
+async def box(
+    folder: Path, address: BrokerAddress | None, clock: Clock | None = None
+) -> AsyncIterator[Outbox]:
     """Outbox, sender and link of one agent; without an address it stays offline."""
-    clock, topic, database = Clock(), Topic(DEVICE), Database(folder)
+    clock, topic, database = clock or Clock(), Topic(DEVICE), Database(folder)
     await database.open()
     outbox = Outbox(database, DEVICE, clock)
     await outbox.open()

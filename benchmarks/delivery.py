@@ -10,21 +10,25 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import orjson
 import zstandard
 from box import box
 from figure import Figure, readings
+from script import run_script
 
 from nexus_agent.protocol import Stream
 from nexus_agent.store.database import FILE_NAME
 from nexus_demo.broker import Broker, choose
 from nexus_demo.certs import Authority
 
+_GOODBYE_S: Final = 10.0
+
 
 @asynccontextmanager
-async def peer(broker: Broker) -> AsyncIterator[None]:
-    """The acknowledging peer in a process of its own."""
+async def peer(broker: Broker) -> AsyncIterator[dict[str, Any]]:
+    """The acknowledging peer in a process of its own; what it reports is there after the block."""
     script = Path(__file__).with_name("peer.py")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(script), broker.url, str(broker.ca)),
@@ -33,12 +37,19 @@ async def peer(broker: Broker) -> AsyncIterator[None]:
     )
     if process.stdout is None or process.stdin is None:
         raise RuntimeError("the peer has no pipes")
-    await process.stdout.readline()
+    report: dict[str, Any] = {}
     try:
-        yield
-    finally:
+        async with asyncio.timeout(_GOODBYE_S):
+            await process.stdout.readline()
+        yield report
         process.stdin.close()
-        await process.wait()
+        async with asyncio.timeout(_GOODBYE_S):
+            report.update(orjson.loads(await process.stdout.readline()))
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def durable(folder: Path, count: int) -> list[Figure]:
@@ -48,14 +59,9 @@ async def durable(folder: Path, count: int) -> list[Figure]:
     await broker.start()
     try:
         async with peer(broker):
-            script = Path(__file__).with_name("box.py")
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(script), broker.url, str(broker.ca), str(folder / "state")),
-                str(count),
-                stdout=asyncio.subprocess.PIPE,
+            elapsed, cpu = await run_script(
+                *("box.py", broker.url, broker.ca, folder / "state", count), within=120
             )
-            said, _ = await process.communicate()
-            elapsed, cpu = orjson.loads(said)
     finally:
         await broker.stop()
     rate, ceiling = count / elapsed, _ceiling(folder / "raw.db", readings(count))

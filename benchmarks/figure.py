@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 SEED: Final = 20261123
 EVENT_BYTES: Final = 300
+_TEXT_BYTES: Final = 10_000
+_TEXTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure. ok: whether it keeps its budget; None where there is no budget for it."""
+    """One figure. value: None where it could not be measured; compared_with says why.
+
+    ok: whether it keeps its budget; None where there is no budget for it.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     budget: str | None = None
     ok: bool | None = None
@@ -43,3 +50,13 @@ def readings(count: int) -> list[tuple[str, Any]]:
         )
         for _ in range(count)
     ]
+
+
+def texts(size: int) -> Iterator[list[tuple[str, Any]]]:
+    """Events that take about *size* bytes once compressed: random bytes as base64, 1 MB at once."""
+    source = random.Random(SEED)  # noqa: S311 - a load, no secret
+    for _ in range(size // _TEXTS // _TEXT_BYTES):
+        yield [
+            ("bench.text", {"text": base64.b64encode(source.randbytes(_TEXT_BYTES)).decode()})
+            for _ in range(_TEXTS)
+        ]

@@ -16,18 +16,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import aiomqtt
 import delivery
+import httpx
+import idle
 import ingest
+import offline
 import process
 import uvloop
+import whole
 from figure import SEED, Figure
 
 from nexus_agent import logs
+from nexus_demo.waiting import DemoError
 
-STARTS_PROCESSES: Final = {"durable", "process"}
-"""uvloop cannot start a process in a group of its own; what is measured there uses it inside."""
+IN_PROCESS: Final = {"latency", "trickle", "ingest"}
+"""The others start processes in groups of their own, which uvloop cannot; it runs inside them."""
 
 OUTPUT: Final = Path("build/bench.json")
+LONGEST_S: Final = 180.0
+"""No measurement takes longer; one that would is given up."""
+FAILURES: Final = (OSError, RuntimeError, DemoError, aiomqtt.MqttError, httpx.HTTPError)
 Measurement = Callable[[Path], Coroutine[Any, Any, list[Figure]]]
 
 
@@ -43,6 +52,12 @@ def main() -> int:
         "trickle": lambda folder: delivery.trickle(folder, max(5.0, 30 * scale)),
         "ingest": lambda folder: ingest.into_both(folder, int(400_000 * scale)),
         "process": lambda folder: process.start_and_idle(folder, max(3.0, 30 * scale)),
+        "offline": lambda folder: offline.backlog(folder, int(1_000_000 * scale)),
+        "console": lambda folder: whole.into_console(
+            folder, int(200_000 * scale), max(40, int(200 * scale))
+        ),
+        "restart": lambda folder: process.restart(folder, int(500 * scale)),
+        "idle": lambda folder: idle.traffic(folder, 2 if options.quick else 4),
     }
     logs.configure(logs.LogSettings(level="warning"))
     print(f"seed {SEED}", file=sys.stderr)
@@ -51,8 +66,8 @@ def main() -> int:
     for name in options.only or measurements:
         print(f"measuring {name} …", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=OUTPUT.parent) as folder:
-            run = asyncio.run if name in STARTS_PROCESSES else uvloop.run
-            found = run(measurements[name](Path(folder).resolve()))
+            run = uvloop.run if name in IN_PROCESS else asyncio.run
+            found = run(_measure(name, measurements[name](Path(folder).resolve())))
         for figure in found:
             print(_line(figure), file=sys.stderr)
         figures += found
@@ -62,11 +77,34 @@ def main() -> int:
     return 0
 
 
+async def _measure(name: str, measurement: Coroutine[Any, Any, list[Figure]]) -> list[Figure]:
+    """Its figures, or one without a value that says why there are none."""
+    found: list[Figure] = []
+    why = ""
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            found = await measurement
+    except* FAILURES as group:
+        why = "; ".join(_reasons(group))
+    return found or [Figure(name, None, "", None, ok=False, compared_with=f"not measured: {why}")]
+
+
+def _reasons(group: BaseExceptionGroup[Exception]) -> list[str]:
+    reasons: list[str] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            reasons += _reasons(error)
+        else:
+            reasons.append(f"{type(error).__name__}: {error}")
+    return reasons
+
+
 def _line(figure: Figure) -> str:
     mark = {True: "ok", False: "MISSED", None: "--"}[figure.ok]
     budget = f" (budget {figure.budget})" if figure.budget else ""
     against = f" [{figure.compared_with}]" if figure.compared_with else ""
-    return f"  {mark:6} {figure.name}: {figure.value:,} {figure.unit}{budget}{against}"
+    value = "no value" if figure.value is None else f"{figure.value:,} {figure.unit}"
+    return f"  {mark:6} {figure.name}: {value}{budget}{against}"
 
 
 if __name__ == "__main__":
