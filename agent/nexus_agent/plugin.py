@@ -156,6 +156,11 @@ class Context(Protocol[S_co]):
         Raises EmitError when the box cannot take more at the moment.
         """
 
+    def hand_over_many(
+        self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
+    ) -> None:
+        """`hand_over` for many (type, data) pairs: all are taken, in their order, or none."""
+
     def report(self, text: str) -> None:
         """Say in a few words how things are; people read it in the status."""
 

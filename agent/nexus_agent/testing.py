@@ -103,6 +103,12 @@ class RecordingContext(Generic[S]):
     def hand_over(self, event_type: str, data: Any, *, stream: Stream = Stream.TELEMETRY) -> None:
         self._record(event_type, data, stream, promised=False)
 
+    def hand_over_many(
+        self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
+    ) -> None:
+        for event_type, data in events:
+            self.hand_over(event_type, data, stream=stream)
+
     def report(self, text: str) -> None:
         self.reports.append(text)
 

@@ -27,7 +27,9 @@ class EventSink(Protocol):
         self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
     ) -> Awaitable[None]: ...
 
-    def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None: ...
+    def hand_over_many(
+        self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,14 @@ class PluginContext:
             self._count(events, stream)
 
     def hand_over(self, event_type: str, data: Any, *, stream: Stream = Stream.TELEMETRY) -> None:
-        self._services.sink.hand_over(self._name, event_type, data, stream)
-        self._count([(event_type, data)], stream)
+        self.hand_over_many([(event_type, data)], stream=stream)
+
+    def hand_over_many(
+        self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
+    ) -> None:
+        if events:
+            self._services.sink.hand_over_many(self._name, events, stream)
+            self._count(events, stream)
 
     def _count(self, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
         self._counters.events += len(events)

@@ -190,11 +190,21 @@ class Outbox:
 
     def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None:
         """Take one event without a promise. EmitError when too much waits to be committed."""
+        self.hand_over_many(source, [(event_type, data)], stream)
+
+    def hand_over_many(
+        self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
+    ) -> None:
+        """Take all of the (type, data) pairs without a promise, or EmitError and none."""
+        tails, stamp = self._encode(source, events)
         if not self._sealer.buffer.has_space:
-            self._sealer.refused_events += 1
-            raise EmitError("the box cannot write events as fast as they come; this one is dropped")
-        tails, stamp = self._encode(source, [(event_type, data)])
-        self._add(stream, tails, stamp)
+            self._sealer.refused_events += len(tails)
+            raise EmitError(
+                "the box cannot write events as fast as they come: "
+                f"{'this one is' if len(tails) == 1 else f'these {len(tails)} are'} dropped"
+            )
+        for part in _parts(tails):
+            self._add(stream, part, stamp)
 
     def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], Stamp]:
         stamp = self._clock.stamp()

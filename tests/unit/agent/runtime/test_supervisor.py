@@ -39,8 +39,10 @@ class Sink:
     async def emit(self, source: str, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
         self.events += [(source, kind, data) for kind, data in events]
 
-    def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None:
-        self.events.append((source, event_type, data))
+    def hand_over_many(
+        self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
+    ) -> None:
+        self.events += [(source, kind, data) for kind, data in events]
 
 
 class Good(Plugin[Settings]):

@@ -99,6 +99,15 @@ async def test_a_closed_outbox_takes_nothing(state_dir: Path) -> None:
             await outbox.emit("host", [("a.b", 1)], Stream.EVENT)
 
 
+async def test_many_that_are_handed_over_are_taken_whole_or_not_at_all(state_dir: Path) -> None:
+    async with opened(state_dir) as outbox:
+        outbox.hand_over_many("host", [("a.b", n) for n in range(2500)], Stream.TELEMETRY)
+        with pytest.raises(ProtocolError):
+            outbox.hand_over_many("host", [("a.b", 1), ("a.b", object())], Stream.TELEMETRY)
+    async with opened(state_dir) as outbox:
+        assert [e.data for e in await stored(outbox, Stream.TELEMETRY)] == list(range(2500))
+
+
 async def test_hand_over_refuses_when_too_much_waits(state_dir: Path) -> None:
     async with opened(state_dir) as outbox:
         large = "x" * 200_000
