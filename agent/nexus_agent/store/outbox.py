@@ -138,6 +138,8 @@ class Outbox:
         if error is None:
             return
         async with self._sealer.lock:
+            # Memory knows best how far the numbers have come; the file does not know what it lost.
+            await self.remember()
             await self._database.repair(error, generation)
             # Acknowledgements that were not written down come again.
             await self.open()
@@ -334,7 +336,9 @@ class Outbox:
     async def acknowledge(self, ack: Ack) -> bool:
         """Release every segment up to *ack*; False if it says nothing new.
 
-        A segment is released whole: one that is acknowledged in part waits for the rest.
+        A segment is released whole: one that is acknowledged in part waits for the rest. What was
+        not sent since the start cannot have arrived: such an acknowledgement was meant for the box
+        before a crash, to which it comes again, or for another disk with the same numbers.
         Raises ProtocolError for an acknowledgement beyond what was ever sealed, and counts it.
         """
         if not self._at.knows(ack.epoch) or ack.seq <= self._at.reached(ack.stream, ack.epoch):
@@ -347,6 +351,8 @@ class Outbox:
                 f"only {limit} were ever sealed"
             )
         at, span = self._at, (segments.row_id(ack.epoch, 1), segments.row_id(ack.epoch, ack.seq))
+        if span[1] > at.sent[ack.stream]:
+            return False
         rows = await self._database.read(segments.LAST[ack.stream], span)
         whole = ack.seq
         if rows and rows[0][1] > ack.seq:

@@ -24,6 +24,7 @@ from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
 from nexus_agent.status.source import QueryError
 from nexus_agent.store.database import Database
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.segments import row_id
 from nexus_agent.sync.policy import Policy
 from nexus_agent.sync.sender import Sender
 from nexus_agent.sync.traffic import Traffic
@@ -335,6 +336,7 @@ async def test_an_absent_plugin_run_has_no_times_and_no_counts_of_its_own(box: B
 async def test_the_outbox_shows_what_is_acknowledged(box: Box) -> None:
     await box.emit(Stream.EVENT, 2)
     await box.emit(Stream.EVENT)
+    box.outbox.sent(Stream.EVENT, row_id(1, 2))
     await box.outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=2))
     shown = await box.reporter.outbox()
     (event,) = (s for s in shown["streams"] if s["stream"] == "event")

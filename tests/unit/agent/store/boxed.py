@@ -11,6 +11,7 @@ from nexus_agent.protocol import MAX_SEQUENCE, Ack, Event, Stamp, Stream, open_s
 from nexus_agent.store.database import Database
 from nexus_agent.store.housekeeping import Housekeeper, Keep
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.segments import row_id
 
 HOUR = 3_600_000_000_000
 
@@ -69,6 +70,7 @@ class Store:
         return found
 
     async def acknowledge(self, seq: int, stream: Stream = Stream.EVENT, epoch: int = 1) -> None:
+        self.outbox.sent(stream, row_id(epoch, seq))
         await self.outbox.acknowledge(Ack(epoch=epoch, stream=stream, seq=seq))
 
     async def losses(self) -> list[tuple[str, int, int, int, str]]:

@@ -16,6 +16,7 @@ from nexus_agent.protocol import MAX_SEQUENCE, Ack, Event, ProtocolError, Stream
 from nexus_agent.store.buffer import BUFFER_BYTES, SEGMENT_EVENTS
 from nexus_agent.store.database import FILE_NAME, Database
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.segments import row_id
 
 
 @asynccontextmanager
@@ -165,10 +166,22 @@ async def test_an_acknowledgement_releases_and_is_remembered(state_dir: Path) ->
     async with opened(state_dir) as outbox:
         for n in range(3):
             await outbox.emit("host", [("a.b", n)], Stream.EVENT)
+        outbox.sent(Stream.EVENT, row_id(1, 3))
         assert await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=2))
         assert [s.pending_events for s in await outbox.status() if s.stream is Stream.EVENT] == [1]
     async with opened(state_dir) as outbox:
         assert outbox.position(Stream.EVENT) == (2, 4)
+
+
+async def test_what_was_not_sent_is_not_released(state_dir: Path) -> None:
+    """The broker may hold an acknowledgement for another disk with the same numbers."""
+    async with opened(state_dir) as outbox:
+        for n in range(3):
+            await outbox.emit("host", [("a.b", n)], Stream.EVENT)
+        outbox.sent(Stream.EVENT, row_id(1, 1))
+        assert not await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=3))
+        assert outbox.position(Stream.EVENT) == (0, 4)
+        assert outbox.refused_acknowledgements == 0
 
 
 async def test_an_acknowledgement_of_the_future_is_refused_and_counted(state_dir: Path) -> None:
@@ -193,6 +206,7 @@ async def test_an_old_or_foreign_acknowledgement_says_nothing_new(
 async def test_a_segment_acknowledged_in_part_is_sent_again_whole(state_dir: Path) -> None:
     async with opened(state_dir) as outbox:
         await outbox.emit("host", [("a.b", n) for n in range(4)], Stream.EVENT)
+        outbox.sent(Stream.EVENT, row_id(1, 4))
         assert not await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=2))
         acknowledged, _ = outbox.position(Stream.EVENT)
         assert len(await stored(outbox, after=acknowledged)) == 4

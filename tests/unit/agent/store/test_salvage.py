@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nexus_agent.protocol import Stream
-from nexus_agent.store.errors import StoreError
+from nexus_agent.store.errors import DamagedError, StoreError
 
 PAGE = 4096
 
@@ -124,6 +124,26 @@ async def test_a_flipped_bit_costs_one_segment_and_is_declared(
         assert await store.losses() == [("event", 1, 2, 2, "damaged on the disk")]
         assert [loss["last"] for loss in await store.told()] == [2]
     assert [file.name for file in (state_dir / "damaged").iterdir()] == ["event-1-2-2.segment"]
+
+
+async def test_what_a_running_box_loses_with_its_newest_pages_is_declared(
+    opened: Any, state_dir: Path
+) -> None:
+    """Memory knows how far the numbers had come; the guard file is written now and then only."""
+    async with opened() as store:
+        for n in range(20):
+            await store.fill(Stream.EVENT, 9000, seed=n)
+        await store.database.tend(lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        file = state_dir / "agent.db"
+        pages = file.stat().st_size // PAGE
+        for page in range(pages - 6, pages):
+            shake(file, page, 1)
+        store.database.damage = DamagedError("a page is damaged")
+        await store.outbox.heal()
+        left = {event.seq for event in await store.waiting() if event.epoch == 1}
+        lost = {n for _, _, first, last, _ in await store.losses() for n in range(first, last + 1)}
+        assert lost
+        assert left | lost == set(range(1, 21))
 
 
 async def test_a_salvage_that_was_cut_off_begins_again(opened: Any, state_dir: Path) -> None:
