@@ -44,8 +44,11 @@ async def peer(broker: Broker) -> AsyncIterator[dict[str, Any]]:
         yield report
         process.stdin.close()
         async with asyncio.timeout(_GOODBYE_S):
-            report.update(orjson.loads(await process.stdout.readline()))
+            said = await process.stdout.readline()
             await process.wait()
+        if not said:
+            raise RuntimeError(f"peer.py ended with code {process.returncode}")
+        report.update(orjson.loads(said))
     finally:
         if process.returncode is None:
             process.kill()

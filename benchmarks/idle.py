@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,13 +68,14 @@ class Meter:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool
     ) -> None:
-        while data := await reader.read(65_536):
-            if up:
-                self.up += len(data)
-                self.packets += 1
-            else:
-                self.down += len(data)
-            writer.write(data)
+        with suppress(ConnectionError):  # an end that is gone ends the other, however it went
+            while data := await reader.read(65_536):
+                if up:
+                    self.up += len(data)
+                    self.packets += 1
+                else:
+                    self.down += len(data)
+                writer.write(data)
         writer.close()
 
 

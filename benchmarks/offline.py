@@ -29,6 +29,8 @@ async def backlog(folder: Path, count: int) -> list[Figure]:
             drain = await run_script("backlog.py", "drain", *box, within=_WITHIN_S)
     finally:
         await broker.stop()
+    if report["alert"] is None:
+        raise RuntimeError("the peer has not seen the alert that it acknowledged")
     wire, rate = drain["wire_bytes"] / count, drain["rate"]
     alert = report["alert"] - drain["alert_at"]
     return [
