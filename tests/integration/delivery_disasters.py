@@ -101,7 +101,7 @@ class Disasters(Delivery):
             file.seek(page % (path.stat().st_size // PAGE) * PAGE)
             file.write(DAMAGED_WITH)
         self.loop.run(one.box.start(one.box.clock))
-        self.loop.run(one.box.tend())
+        self.loop.run(one.box.inspect())
         left = self.readable(one)
         for event in one.disk.events - left:
             if not is_guarded(known, self.truth.numbers[event]):
@@ -129,6 +129,16 @@ class Disasters(Delivery):
 
     def is_gone(self, one: Running, event: int) -> bool:
         return event not in self.readable(one)
+
+    def is_taken_for_another(self, event: int) -> bool:
+        """Whether the console has settled another disk's event under the same number.
+
+        Its acknowledgement names numbers only, so a box that has sent its own event under this one,
+        and whose message is lost, lets go of it; and where a loss was shown of this number, the
+        other's event takes its place.
+        """
+        bearers = self.truth.bearers[self.truth.numbers[event]]
+        return bool((bearers - {event}) & self.truth.settled)
 
     # -- the console's database
 

@@ -248,6 +248,13 @@ class Box:
             await self.outbox.report_losses()
         await self.loop.quiet()
 
+    async def inspect(self) -> None:
+        """Read everything, so that damage is found, and mend it."""
+        for stream in Stream:
+            with suppress(StoreError):
+                await self.database.read(segments.WITHIN[stream], (0, 2**62, -1))
+        await self.tend()
+
     async def tidy(self, keep: Keep, lifetime: Hours) -> None:
         keeper = Housekeeper(self.outbox, self.database, self.clock, keep, lifetime)
         with suppress(StoreError):
