@@ -79,6 +79,7 @@ class Disasters(Delivery):
                 self.excuse(event, "it was on a disk that was thrown away")
         one.box.on_sealed = lambda segment: self.truth.seal(disk, segment)
         self.loop.run(one.box.start(self.new_clock()))
+        self.join(one)
 
     @precondition(lambda self: len(self.running) < BOXES)
     @rule(place=places)

@@ -49,7 +49,8 @@ NOISE: Final = 60_000
 """Bytes that do not shrink: the smaller quota takes about ten of such events."""
 ROUNDS: Final = 12
 """Sessions of each box after which whatever can arrive must have arrived."""
-YEAR: Final = 8766 * HOUR
+YEARS: Final = 10 * 8766
+"""Ten, in hours."""
 
 streams = st.sampled_from(list(Stream))
 places = st.integers(0, 1000)
@@ -94,6 +95,7 @@ class Delivery(RuleBasedStateMachine):
         folder = self.folder / "box"
         copy(made()[0], folder)
         self.run_box(folder, Disk(), quota)
+        self.join(self.running[0])
 
     def run_box(self, folder: Path, disk: Disk, quota: int) -> None:
         box = Box(self.loop, folder, self.network, quota)
@@ -260,17 +262,12 @@ class Delivery(RuleBasedStateMachine):
 
     # -- the box
 
-    @rule(place=places)
-    def kill(self, place: int) -> None:
+    @rule(place=places, rebooted=st.booleans(), clean=st.booleans())
+    def restart(self, place: int, rebooted: bool, clean: bool) -> None:
         one = self.pick(place)
-        self.loop.run(one.box.kill())
-        self.loop.run(one.box.start(one.box.clock))
-
-    @rule(place=places, rebooted=st.booleans())
-    def restart(self, place: int, rebooted: bool) -> None:
-        one = self.pick(place)
-        self.loop.run(one.box.stop())
+        self.loop.run(one.box.stop() if clean else one.box.kill())
         self.loop.run(one.box.start(self.new_clock() if rebooted else one.box.clock))
+        self.join(one)
 
     @rule(place=places)
     def tend(self, place: int) -> None:
@@ -290,15 +287,11 @@ class Delivery(RuleBasedStateMachine):
         self.loop.run(one.box.tidy(Keep(hours, megabytes), lifetime))
         self.check_box(one)
 
-    @rule(place=places, years=st.sampled_from([-10, -1, 1, 10]), synced=st.booleans())
-    def clock_jumps(self, place: int, years: int, synced: bool) -> None:
+    @rule(place=places, hours=st.sampled_from([-YEARS, 48, YEARS]), synced=st.booleans())
+    def clock_jumps(self, place: int, hours: int, synced: bool) -> None:
         clock = self.pick(place).box.clock
-        clock.wall += years * YEAR
+        clock.wall += hours * HOUR
         clock.synced = synced
-
-    @rule(place=places)
-    def two_days_pass(self, place: int) -> None:
-        self.pick(place).box.clock.wall += 48 * HOUR
 
     @rule(place=places)
     def remember(self, place: int) -> None:
