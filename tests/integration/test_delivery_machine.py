@@ -20,7 +20,6 @@ from tests.integration.delivery_parts import Console
 from nexus_agent.protocol import Stream
 from nexus_console.intake import Inbound, Intake
 
-
 pytestmark = pytest.mark.skipif(
     "NEXUS_EXAMPLES" not in os.environ,
     reason="a search, not a gate yet: NEXUS_EXAMPLES=40 runs it, and it may take minutes",

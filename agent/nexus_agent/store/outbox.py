@@ -351,7 +351,9 @@ class Outbox:
                 f"only {limit} were ever sealed"
             )
         at, span = self._at, (segments.row_id(ack.epoch, 1), segments.row_id(ack.epoch, ack.seq))
-        if span[1] > at.sent[ack.stream]:
+        unsent = max(at.sent[ack.stream] + 1, span[0]), span[1]
+        # What was lost before it was sent is acknowledged without ever being sent.
+        if await self._database.read(segments.FIRST[ack.stream], unsent):
             return False
         rows = await self._database.read(segments.LAST[ack.stream], span)
         whole = ack.seq

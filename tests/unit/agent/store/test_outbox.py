@@ -173,6 +173,19 @@ async def test_an_acknowledgement_releases_and_is_remembered(state_dir: Path) ->
         assert outbox.position(Stream.EVENT) == (2, 4)
 
 
+async def test_the_mark_passes_over_what_is_lost_behind_the_last_sent(state_dir: Path) -> None:
+    """It is never sent, and the console acknowledges it for lost."""
+    async with opened(state_dir) as outbox:
+        for n in range(2):
+            await outbox.emit("host", [("a.b", n)], Stream.EVENT)
+        await outbox.write(
+            lambda c: c.execute("DELETE FROM segment_event WHERE id=?", (row_id(1, 2),))
+        )
+        outbox.sent(Stream.EVENT, row_id(1, 1))
+        assert await outbox.acknowledge(Ack(epoch=1, stream=Stream.EVENT, seq=2))
+        assert outbox.position(Stream.EVENT) == (2, 3)
+
+
 async def test_what_was_not_sent_is_not_released(state_dir: Path) -> None:
     """The broker may hold an acknowledgement for another disk with the same numbers."""
     async with opened(state_dir) as outbox:
