@@ -1,7 +1,7 @@
 """The delivery contract as a state machine: whatever happens on the way, each event arrives once.
 
-It runs where NEXUS_EXAMPLES says how many examples: it still finds what is not understood yet, so
-that it is a tool of whoever works on delivery, and no gate.
+`make test` runs the same few examples each time; NEXUS_EXAMPLES=2000 searches. Disks that are
+thrown away, copied and damaged in one life are searched only: not all that finds is understood yet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.integration.delivery_parts import Console
 from nexus_agent.protocol import Stream
 from nexus_console.intake import Inbound, Intake
 
-pytestmark = pytest.mark.skipif(
+search = pytest.mark.skipif(
     "NEXUS_EXAMPLES" not in os.environ,
     reason="a search, not a gate yet: NEXUS_EXAMPLES=40 runs it, and it may take minutes",
 )
@@ -52,14 +52,16 @@ class Hasty(Delivery):
     make_console = HastyConsole
 
 
+@search
 def test_a_console_that_acknowledges_before_it_commits_is_found_out() -> None:
     with pytest.raises(AssertionError, match="was released"):
         run_state_machine_as_test(Hasty, settings=settings(chosen(300), phases=[Phase.generate]))
 
 
 def test_each_event_arrives_once_or_is_shown_as_lost() -> None:
-    run_state_machine_as_test(Delivery, settings=chosen(40))
+    run_state_machine_as_test(Delivery, settings=chosen(25))
 
 
+@search
 def test_only_what_was_thrown_away_is_missing() -> None:
     run_state_machine_as_test(Disasters, settings=chosen(40))
