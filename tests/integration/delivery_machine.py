@@ -124,9 +124,18 @@ class Delivery(RuleBasedStateMachine):
 
     # -- events
 
-    @rule(place=places, stream=streams, count=st.integers(1, 5), big=st.booleans())
-    def emit(self, place: int, stream: Stream, count: int, big: bool) -> None:
-        self.loop.run(self._emit(self.pick(place), stream, count, big=big))
+    @rule(place=places, stream=streams, count=st.integers(1, 5))
+    def emit(self, place: int, stream: Stream, count: int) -> None:
+        self.loop.run(self._emit(self.pick(place), stream, count, big=False))
+
+    @rule(place=places, stream=streams, count=st.integers(1, 5))
+    def emit_big(self, place: int, stream: Stream, count: int) -> None:
+        self.loop.run(self._emit(self.pick(place), stream, count, big=True))
+
+    @rule(place=places, count=st.integers(1, 3))
+    def emit_everywhere(self, place: int, count: int) -> None:
+        for stream in Stream:
+            self.loop.run(self._emit(self.pick(place), stream, count, big=False))
 
     async def _emit(self, one: Running, stream: Stream, count: int, *, big: bool) -> None:
         """All in one segment, or each big one alone: a commit is small beside the least quota."""
@@ -175,11 +184,6 @@ class Delivery(RuleBasedStateMachine):
             self.loop.run(other.box.disconnect())
         self.loop.run(one.box.connect(f"session-{self.sessions}"))
 
-    @rule()
-    def disconnect(self) -> None:
-        for one in self.running:
-            self.loop.run(one.box.disconnect())
-
     @precondition(lambda self: self.network.up)
     @rule(place=places, count=st.integers(1, 4), again=st.booleans())
     def deliver(self, place: int, count: int, again: bool) -> None:
@@ -209,7 +213,7 @@ class Delivery(RuleBasedStateMachine):
         self.truth.note_losses(self.console.lanes())
 
     @precondition(lambda self: self.network.up)
-    @rule(committed=st.booleans(), count=st.integers(1, 4))
+    @rule(committed=st.booleans(), count=st.integers(1, 20))
     def console_crashes(self, committed: bool, count: int) -> None:
         """The broker has no word of what was taken and sends it again."""
         self.console.crash(self.network.up[:count], committed=committed)
@@ -219,11 +223,6 @@ class Delivery(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 1000))
     def reorder(self, seed: int) -> None:
         random.Random(seed).shuffle(self.network.up)
-
-    @precondition(lambda self: self.network.up)
-    @rule(place=places)
-    def drop(self, place: int) -> None:
-        del self.network.up[place % len(self.network.up)]
 
     @precondition(lambda self: self.network.down)
     @rule(place=places, again=st.booleans())
@@ -240,25 +239,24 @@ class Delivery(RuleBasedStateMachine):
                 self.loop.run(one.box.take_ack(payload))
                 self.check_box(one)
 
-    @precondition(lambda self: self.network.down)
-    @rule(place=places)
-    def drop_acknowledgement(self, place: int) -> None:
-        del self.network.down[place % len(self.network.down)]
-
-    @rule()
-    def broker_forgets(self) -> None:
-        self.network.forget()
+    @rule(what=st.sampled_from(["message", "acknowledgement", "line", "everything"]), place=places)
+    def lose(self, what: str, place: int) -> None:
+        """A broker that dies takes with it what it had acknowledged."""
+        if what == "message" and self.network.up:
+            del self.network.up[place % len(self.network.up)]
+        elif what == "acknowledgement" and self.network.down:
+            del self.network.down[place % len(self.network.down)]
+        elif what == "line":
+            for one in self.running:
+                self.loop.run(one.box.disconnect())
+        elif what == "everything":
+            self.network.forget()
 
     @precondition(lambda self: self.network.retained)
     @rule()
     def console_reconnects(self) -> None:
         assert self.network.retained is not None
         self.take([self.network.retained])
-
-    @rule(seconds=st.sampled_from([1.0, 6.0, 11.0, 1000.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.loop.now += seconds
-        self.loop.run(self.loop.quiet())
 
     # -- the box
 
@@ -269,10 +267,13 @@ class Delivery(RuleBasedStateMachine):
         self.loop.run(one.box.start(self.new_clock() if rebooted else one.box.clock))
         self.join(one)
 
-    @rule(place=places)
-    def tend(self, place: int) -> None:
+    @rule(place=places, seconds=st.sampled_from([1.0, 6.0, 11.0, 1000.0]), remembers=st.booleans())
+    def time_passes(self, place: int, seconds: float, remembers: bool) -> None:
+        self.loop.now += seconds
         one = self.pick(place)
         self.loop.run(one.box.tend())
+        if remembers:
+            self.loop.run(one.box.outbox.remember())
         self.check_box(one)
 
     @rule(
@@ -292,10 +293,6 @@ class Delivery(RuleBasedStateMachine):
         clock = self.pick(place).box.clock
         clock.wall += hours * HOUR
         clock.synced = synced
-
-    @rule(place=places)
-    def remember(self, place: int) -> None:
-        self.loop.run(self.pick(place).box.outbox.remember())
 
     @precondition(lambda self: all(one.box.outbox.epoch < 6 for one in self.running))
     @rule(place=places)

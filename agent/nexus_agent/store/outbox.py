@@ -351,11 +351,10 @@ class Outbox:
                 f"only {limit} were ever sealed"
             )
         at, span = self._at, (segments.row_id(ack.epoch, 1), segments.row_id(ack.epoch, ack.seq))
-        unsent = max(at.sent[ack.stream] + 1, span[0]), span[1]
-        # What was lost before it was sent is acknowledged without ever being sent.
-        if await self._database.read(segments.FIRST[ack.stream], unsent):
-            return False
         rows = await self._database.read(segments.LAST[ack.stream], span)
+        # Numbers that are lost have no segment here, and are acknowledged without being sent.
+        if rows and rows[0][0] > at.sent[ack.stream]:
+            return False
         whole = ack.seq
         if rows and rows[0][1] > ack.seq:
             whole = segments.sequence(rows[0][0]) - 1
