@@ -3,12 +3,15 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help page demo smoke test test-wheel check docs reference format bench lock clean
+.PHONY: help page demo smoke test test-wheel check docs reference format bench chaos lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
 # PYTEST_ARGS="tests/unit -k outbox" make test  runs a part.
 PYTEST_ARGS ?=
+# QUICK=1 make chaos  runs few cases; CHAOS_ARGS="power --seed 7" make chaos  one suite, as once.
+QUICK ?=
+CHAOS_ARGS ?=
 # LOCK_ARGS=--upgrade make lock  takes newer versions; without it only what must change changes.
 LOCK_ARGS ?=
 
@@ -75,6 +78,10 @@ format: $(READY) ## Put the format right, and the lint findings that ruff can me
 bench: $(READY) ## Measure the budgets; ends with JSON
 	@mkdir -p build
 	@PYTHONPATH=demo $(BIN)/python benchmarks/run.py
+
+chaos: $(READY) ## Break things and see that nothing promised is lost; ends with JSON
+	@mkdir -p build
+	@PYTHONPATH=demo $(BIN)/python -m tests.chaos $(if $(QUICK),--quick) $(CHAOS_ARGS)
 
 COMPILE_ALONE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS)
