@@ -37,6 +37,7 @@ async def birth(
         released={stream: outbox.position(stream)[0] for stream in Stream},
         oldest=None if oldest is None else format_time(oldest),
         closed=outbox.positions.told() or None,
+        closed_released=outbox.positions.told_released() or None,
         storage=storage.trouble,
         plugins=dict(plugins),
     )

@@ -61,13 +61,13 @@ def take_birth(
         if told.last == 0 and (told.epoch, told.stream) not in known:
             continue  # nothing was ever there
         lane = open_lane(device, told.epoch, told.stream)
-        lane.stands_at(told.last, anew=anew)
+        lane.stands_at(told.last, told.released, anew=anew)
         if told.closed:
             lane.close(told.last)
         lane.news |= anew or retained or lane.acknowledged > told.released
         if retained:
             continue
-        lane.ask_for(lane.missing(told.released)[:MAX_WANTED])
+        lane.ask_for(lane.unsettled(told.released)[:MAX_WANTED])
         for first, last in lane.want:
             asked[told.stream] = asked.get(told.stream, 0) + last - first + 1
         if lane.is_ahead and not told.closed:
@@ -102,6 +102,8 @@ def _told(birth: Presence) -> Iterator[_Told]:
             if 0 <= through <= last <= MAX_SEQUENCE and stream in following | released:
                 yield _Told(birth.epoch, stream, last, through, closed=False)
     for epoch, lasts in (birth.closed or {}).items():
+        behind = (birth.closed_released or {}).get(epoch, {})
         for stream, last in lasts.items():
-            if 1 <= epoch <= MAX_EPOCH and 0 <= last <= MAX_SEQUENCE:
-                yield _Told(epoch, stream, last, last, closed=True)
+            through = behind.get(stream, last)
+            if 1 <= epoch <= MAX_EPOCH and 0 <= through <= last <= MAX_SEQUENCE:
+                yield _Told(epoch, stream, last, through, closed=True)

@@ -27,13 +27,14 @@ _Key: TypeAlias = tuple[int, str, int]
 class Device:
     """A box within a transaction. events: the position of its newest event.
 
-    heard: when it last gave a sign of life, ns; None if not in this transaction. ordered: a new
-    epoch has been ordered from it already.
+    session: that of its last birth. heard: when it last gave a sign of life, ns; None if
+    not in this transaction. ordered: a new epoch has been ordered from it already.
     """
 
     id: int
     name: str
     events: int
+    session: str | None = None
     heard: int | None = None
     ordered: bool = False
 

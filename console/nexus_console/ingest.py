@@ -200,6 +200,7 @@ class Writer:
             epoch=mark.epoch,
             stream=mark.stream,
             seq=mark.seq,
+            session=mark.session,
             want=list(mark.want),
             renew=mark.order.reason if mark.order else None,
             above=mark.order.above if mark.order else None,

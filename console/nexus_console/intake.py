@@ -21,6 +21,7 @@ from nexus_agent.protocol import (
     UserProperties,
     decode_event,
     parse_up,
+    session_of,
     unpack,
 )
 from nexus_console import commands, presence
@@ -60,13 +61,15 @@ class Inbound:
 class Mark:
     """How far one stream of one epoch of a device is committed, and what else to say with that.
 
-    want: what the box should send again.
+    session: that of the box's birth which it answers; None before any. want: what the box should
+    send again.
     """
 
     device: str
     epoch: int
     stream: Stream
     seq: int
+    session: str | None = None
     want: tuple[Span, ...] = ()
     order: Order | None = None
 
@@ -108,8 +111,10 @@ class Intake:
             self.keep_unreadable(message, str(error))
             return
         device = self._device(name, message.received)
+        session = session_of(message.properties)
+        sure = session is None or device.session in {None, session}
         for segment in parts:
-            self._segment(device, segment, message.received)
+            self._segment(device, segment, message.received, sure=sure)
         if not message.retained:
             device.heard = message.received
 
@@ -145,7 +150,15 @@ class Intake:
             )
         self._clocks.save(self._received)
         marks = [
-            Mark(name, epoch, stream, lane.acknowledged, tuple(lane.want), lane.order)
+            Mark(
+                name,
+                epoch,
+                stream,
+                lane.acknowledged,
+                self._devices[name].session,
+                tuple(lane.want),
+                lane.order,
+            )
             for (name, epoch, stream), lane in self._lanes.items()
             if lane.news
         ]
@@ -159,7 +172,9 @@ class Intake:
         return device
 
     def _open_device(self, name: str, received: int) -> Device:
-        statement = select(devices.c.id, devices.c.events).where(devices.c.name == name)
+        statement = select(devices.c.id, devices.c.events, devices.c.session).where(
+            devices.c.name == name
+        )
         row = self._connection.execute(statement.with_for_update()).one_or_none()
         if row is None:
             _log.info("new device", device=name)
@@ -175,7 +190,7 @@ class Intake:
                 )
             )
             row = self._connection.execute(statement).one()
-        return Device(row.id, name, row.events)
+        return Device(row.id, name, row.events, row.session)
 
     def _lane(self, device: Device, epoch: int, stream: Stream) -> Lane:
         key = (device.name, epoch, stream)
@@ -184,10 +199,10 @@ class Intake:
             lane = self._lanes[key] = Lane(self._connection, self._log, device, epoch, stream)
         return lane
 
-    def _segment(self, device: Device, segment: Segment, received: int) -> None:
+    def _segment(self, device: Device, segment: Segment, received: int, *, sure: bool) -> None:
         """The hot path: columns, and a second look only at what must be acted upon."""
         lane = self._lane(device, segment.epoch, segment.stream)
-        taken = lane.take(segment, received)
+        taken = lane.take(segment, received, sure=sure)
         if taken.conflict:
             reason = f"{lane.stream} events of epoch {lane.epoch} came with other content before"
             order_epoch(self._connection, device, lane, reason, received)
@@ -197,14 +212,14 @@ class Intake:
                     self._result(device, event, received)
             if DELIVERY_LOSS in run.types:
                 for event in _of_type(DELIVERY_LOSS, lane, run):
-                    self._loss(device, event, received)
+                    self._loss(device, event, received, sure=sure)
 
     def _result(self, device: Device, event: Event, received: int) -> None:
         refusal = commands.apply_result(self._connection, device.id, event.data, received)
         if refusal is not None:
             _log.info("command result left aside", device=device.name, reason=refusal)
 
-    def _loss(self, device: Device, event: Event, received: int) -> None:
+    def _loss(self, device: Device, event: Event, received: int, *, sure: bool) -> None:
         try:
             loss = Loss.model_validate(event.data)
         except ValidationError as error:
@@ -216,7 +231,7 @@ class Intake:
             )
             return
         lane = self._lane(device, loss.epoch, loss.stream)
-        lane.lose(loss, received)
+        lane.lose(loss, received, sure=sure)
 
     def _presence(self, name: str, document: Presence, message: Inbound) -> None:
         device = self._device(name, message.received)
@@ -230,8 +245,9 @@ class Intake:
         if heard.came_up:
             self._came_up.add(name)
         self._changes.add((name, PRESENCE))
-        if not document.online:
+        if not document.online or heard.overtaken:
             return
+        device.session = document.session
         take_birth(
             self._connection,
             self._lane,

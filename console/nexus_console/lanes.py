@@ -25,7 +25,7 @@ from nexus_agent.protocol import (
 from nexus_console.db.engine import storable
 from nexus_console.db.models import STREAM_CODES, losses, ranges, segments, streams
 from nexus_console.eventlog import Device, EventLog
-from nexus_console.ranges import Coverage, Span, overlap, subtract
+from nexus_console.ranges import Coverage, Doubts, Span, overlap, subtract
 from nexus_console.repeats import crc_of, is_aside, known_lines, set_segment_aside
 
 MAX_TIME: Final = 2**63 - 1
@@ -53,6 +53,10 @@ class Order:
 class Lane:
     """One stream of one epoch of one device, open in a transaction.
 
+    What came in another session than the box's present one may be another disk's under the same
+    numbers. It is kept, and in doubt: not acknowledged before the present session has sent it too,
+    or has said at its begin that it was acknowledged.
+
     news: whether the box should be told how far it has come. want and order go with that.
     """
 
@@ -77,22 +81,24 @@ class Lane:
         )
         self._stored: list[Span] = [(first, last) for first, last in stored]
         self._coverage = Coverage(row.high_water, self._stored)
+        self._doubts = Doubts((first, last) for first, last in orjson.loads(row.doubts or "[]"))
         self._before = self._values()
         self._taken: dict[Span, dict[str, int]] = {}
 
     @property
     def acknowledged(self) -> int:
-        """All up to here is settled, as far as today's box knows that it has sealed it."""
-        return min(self._coverage.high_water, self._sealed)
+        """All up to here is settled beyond doubt, as far as today's box has sealed it."""
+        settled = min(self._coverage.high_water, self._sealed)
+        return settled if self._doubts.first is None else min(settled, self._doubts.first - 1)
 
     @property
     def is_ahead(self) -> bool:
         """Whether more has come than today's box has ever sealed: its disk is another."""
         return self._coverage.highest > self._sealed
 
-    def missing(self, last: int) -> list[Span]:
-        """What of 1 to *last* has not come, in order."""
-        return self._coverage.missing(1, last)
+    def unsettled(self, last: int) -> list[Span]:
+        """What of 1 to *last* has not come, or is in doubt, in order."""
+        return sorted(self._coverage.missing(1, last) + self._doubts.up_to(last))
 
     def _open(self) -> Row[Any]:
         key = {
@@ -112,19 +118,25 @@ class Lane:
         self._connection.execute(insert(streams).values(**key, **zero))
         return self._connection.execute(select(streams).filter_by(**key)).one()
 
-    def take(self, segment: Segment, received: int) -> Taken:
-        """Store what of *segment* is new, and what is other content than came before."""
+    def take(self, segment: Segment, received: int, *, sure: bool = True) -> Taken:
+        """Store what of *segment* is new, and what is other content than came before.
+
+        sure: it comes from the box's present session.
+        """
         self.news = True
-        self._sealed = max(self._sealed, segment.last)
+        if sure:
+            self._sealed = max(self._sealed, segment.last)
         parts = self._coverage.missing(segment.first, segment.last)
         whole = parts == [(segment.first, segment.last)]
         if not whole:
             parts = sorted(parts + self._late(segment.first, segment.last))
+        self._weigh(segment.first, segment.last, parts, sure=sure)
         if not whole and self._is_repeat(segment):
             self._duplicates += segment.last - segment.first + 1
-            # The box sends again and something before it is missing: it may have let go of that
-            # while an older database was here. What it has not, it sends by itself.
-            self.ask_for(self._coverage.gaps()[:MAX_WANTED])
+            # The box sends again and something before it is missing, or in doubt: it may have let
+            # go of that while an older database was here. What it has not, it sends by itself.
+            if sure:
+                self.ask_for(self.unsettled(self._coverage.highest)[:MAX_WANTED])
             return Taken()
         try:
             lines = _read(segment)
@@ -146,11 +158,22 @@ class Lane:
             set_segment_aside(self._connection, self._id, "conflict", segment, text, received)
         return Taken(new + other, conflict=bool(other))
 
-    def lose(self, loss: Loss, received: int) -> None:
+    def _weigh(self, first: int, last: int, new: list[Span], *, sure: bool) -> None:
+        """First to last have come, *new* of them for the first time."""
+        if sure:
+            self._doubts.settle(first, last)
+        elif new:
+            for span in new:
+                self._doubts.settle(*span)
+            self._doubts.add(new)
+
+    def lose(self, loss: Loss, received: int, *, sure: bool = True) -> None:
         """Take the box's word that a range will not come, as far as it has not come."""
         self.news = True
-        self._sealed = max(self._sealed, loss.last)
+        if sure:
+            self._sealed = max(self._sealed, loss.last)
         lost = self._coverage.add(loss.first, loss.last)
+        self._weigh(loss.first, loss.last, lost, sure=sure)
         times = {loss.first: _time(loss.first_time), loss.last: _time(loss.last_time)}
         if lost:
             self._connection.execute(
@@ -169,9 +192,14 @@ class Lane:
                 ],
             )
 
-    def stands_at(self, last: int, *, anew: bool) -> None:
-        """The box says that it has sealed up to *last*; anew: by what may be another disk."""
+    def stands_at(self, last: int, released: int, *, anew: bool) -> None:
+        """The box says that it has sealed up to *last* and will send what is above *released*.
+
+        anew: in a new session, so that it may be another disk.
+        """
         self._sealed = last if anew else max(self._sealed, last)
+        if anew:
+            self._doubts = Doubts(self._coverage.present(released + 1))
 
     def ask_for(self, spans: list[Span]) -> None:
         """Have the box send *spans* again, as far as today's box can have sealed them."""
@@ -208,7 +236,7 @@ class Lane:
         if values != self._before:
             self._connection.execute(update(streams).where(streams.c.id == self._id).values(values))
 
-    def _values(self) -> dict[str, int | None]:
+    def _values(self) -> dict[str, int | str | None]:
         return {
             "high_water": self._coverage.high_water,
             "received": self._received,
@@ -217,6 +245,7 @@ class Lane:
             "undecodable": self._undecodable,
             "closed": self._closed,
             "sealed": self._sealed,
+            "doubts": orjson.dumps(self._doubts.spans).decode() if self._doubts.spans else None,
         }
 
     def _late(self, first: int, last: int) -> list[Span]:

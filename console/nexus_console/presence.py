@@ -14,6 +14,8 @@ from nexus_console.db.models import devices
 STALE_AFTER: Final = 2.5
 """Silent intervals after which a device that says it is online is no longer believed."""
 
+OVERTAKEN_WITHIN_NS: Final = 60_000_000_000
+"""No message is under way for longer than this while a later one arrives."""
 DEFAULT_INTERVAL_S: Final = 60
 MAX_INTERVAL_S: Final = 7 * 86_400
 
@@ -32,11 +34,12 @@ class Heard:
     """What a presence document has brought.
 
     came_up: the box has just come up, so that it may be told things. anew: it is the birth of
-    another session than the last one that was known, and not one that was overtaken on its way.
+    another session than the last one that was known. overtaken: by a later birth on its way.
     """
 
     came_up: bool = False
     anew: bool = False
+    overtaken: bool = False
 
 
 def apply(
@@ -46,6 +49,7 @@ def apply(
 
     retained: the broker handed out what it had kept, so the box was not heard just now. A will or
     farewell of another session than that of the last birth is left aside: the box is back already.
+    So is a birth that a later one of the same boot has overtaken.
     """
     row = connection.execute(select(devices).where(devices.c.id == device_id)).one()
     if not presence.online:
@@ -58,6 +62,8 @@ def apply(
             }
             connection.execute(update(devices).where(devices.c.id == device_id).values(values))
         return Heard()
+    if row.session != presence.session and _is_overtaken(presence, row, received):
+        return Heard(overtaken=True)
     birth = presence.encode().decode()
     changed = not row.online or row.session != presence.session
     interval = presence.interval
@@ -73,8 +79,7 @@ def apply(
         "interval": interval if interval and 1 <= interval <= MAX_INTERVAL_S else None,
     }
     connection.execute(update(devices).where(devices.c.id == device_id).values(values))
-    anew = row.session != presence.session and not _is_older(presence, birth_of(row))
-    return Heard(came_up=changed or not retained, anew=anew)
+    return Heard(came_up=changed or not retained, anew=row.session != presence.session)
 
 
 def status_of(row: Row[Any], now: int) -> Status:
@@ -98,9 +103,16 @@ def birth_of(row: Row[Any]) -> Presence | None:
     return None if row.birth is None else Presence.model_validate_json(row.birth)
 
 
-def _is_older(presence: Presence, known: Presence | None) -> bool:
-    """Whether *presence* was said before *known*, by the clock of the same boot."""
+def _is_overtaken(presence: Presence, row: Row[Any], received: int) -> bool:
+    """Whether *presence* was said before the last birth, by the clock of the same boot.
+
+    Only where that one came just now: a virtual machine that is set back to a snapshot has the same
+    boot and an earlier clock, too.
+    """
+    known = birth_of(row)
     if known is None or known.boot is None or known.boot != presence.boot:
+        return False
+    if received - row.born > OVERTAKEN_WITHIN_NS:
         return False
     try:
         return float(presence.mono or "nan") < float(known.mono or "nan")

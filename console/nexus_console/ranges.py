@@ -63,9 +63,39 @@ class Coverage:
             self.high_water = self.above.pop(0)[1]
         return new
 
+    def present(self, first: int) -> list[Span]:
+        """What of *first* and above has come, in order."""
+        below = [(first, self.high_water)] if first <= self.high_water else []
+        return below + [(max(span[0], first), span[1]) for span in self.above if span[1] >= first]
+
     def gaps(self, until: int = 0) -> list[Span]:
         """What is missing below the highest number that has come, or below *until* if higher."""
         return self.missing(1, max(until, self.highest))
+
+
+class Doubts:
+    """Disjoint spans of what has come and may not be what today's box has under these numbers."""
+
+    def __init__(self, spans: Iterable[Span] = ()) -> None:
+        self.spans: list[Span] = sorted(spans)
+
+    @property
+    def first(self) -> int | None:
+        """The lowest number in doubt."""
+        return self.spans[0][0] if self.spans else None
+
+    def add(self, spans: Iterable[Span]) -> None:
+        """Doubt *spans*, which are not in doubt yet."""
+        self.spans = sorted([*self.spans, *spans])
+
+    def settle(self, first: int, last: int) -> None:
+        """First to last are beyond doubt."""
+        if self.spans:
+            self.spans = [part for span in self.spans for part in subtract(span, (first, last))]
+
+    def up_to(self, last: int) -> list[Span]:
+        """What of 1 to *last* is in doubt, in order."""
+        return [(first, min(end, last)) for first, end in self.spans if first <= last]
 
 
 def overlap(span: Span, first: int, last: int) -> Span | None:

@@ -58,8 +58,10 @@ def damaged(segment: Segment) -> Segment:
     return replace(segment, payload=b"x" * len(segment.payload))
 
 
-def message(*segments: Segment, device: str = DEVICE, received: int = NOW) -> Inbound:
-    properties, payload = pack(segments)
+def message(
+    *segments: Segment, device: str = DEVICE, received: int = NOW, session: str = ""
+) -> Inbound:
+    properties, payload = pack(segments, session)
     topic = Topic(device).data(segments[0].stream)
     return Inbound(topic, payload, properties, False, received, lambda: None)
 

@@ -209,7 +209,9 @@ class Box:
         await self.disconnect()
         self._session = session
         if await self._announce():
-            self._sending = self.loop.create_task(self.sender.run(self.network), name="sender")
+            self._sending = self.loop.create_task(
+                self.sender.run(self.network, session), name="sender"
+            )
             await self.loop.quiet()
 
     async def disconnect(self) -> None:

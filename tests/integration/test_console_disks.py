@@ -159,7 +159,7 @@ def test_a_birth_behind_what_is_here_orders_an_epoch_above_all_that_are_known(
     store: Store,
 ) -> None:
     store.take(message(run(1, 10)), message(run(1, 2, epoch=4)))
-    outcome = store.take(birth("s2", following=6))
+    outcome = store.take(birth("s2", following=6, released=5))
     (mark,) = [mark for mark in outcome.marks if mark.order]
     assert (mark.epoch, mark.stream, mark.seq) == (1, Stream.EVENT, 5)
     assert mark.order is not None
@@ -169,7 +169,7 @@ def test_a_birth_behind_what_is_here_orders_an_epoch_above_all_that_are_known(
 
 def test_a_restored_box_is_never_told_of_more_than_it_has_sealed(store: Store) -> None:
     store.take(message(run(1, 10)))
-    store.take(birth("s2", following=6))
+    store.take(birth("s2", following=6, released=5))
     outcome = store.take(message(sealed(6, "x", "y")))
     assert [mark.seq for mark in outcome.marks] == [7]
     assert (lane(store).high_water, lane(store).sealed) == (10, 7)
@@ -233,7 +233,7 @@ def test_a_gap_that_the_box_has_not_let_go_of_is_not_asked_for(store: Store) -> 
 
 def test_of_closed_epochs_all_is_asked_for_up_to_their_end(store: Store) -> None:
     outcome = store.take(birth(epoch=3, following=1, released=0, closed={1: 5, 2: 0}))
-    assert outcome.marks == [Mark(DEVICE, 1, Stream.EVENT, 0, ((1, 5),))]
+    assert outcome.marks == [Mark(DEVICE, 1, Stream.EVENT, 0, "s1", ((1, 5),))]
 
 
 def test_the_oldest_are_asked_for_first_and_not_too_many_at_once(store: Store) -> None:
@@ -262,7 +262,7 @@ def test_a_birth_from_the_brokers_memory_asks_for_nothing(store: Store) -> None:
 
 def test_a_birth_that_brings_nothing_new_is_answered_with_nothing(store: Store) -> None:
     store.take(message(run(1, 10)))
-    assert [mark.seq for mark in store.take(birth(following=11, released=0)).marks] == [10]
+    store.take(birth(following=11, released=10))
     assert store.take(birth(following=11, released=10, received=NOW + 60)).marks == []
 
 
@@ -270,6 +270,66 @@ def test_a_stream_that_was_never_used_takes_no_room(store: Store) -> None:
     store.take(birth(following=1, released=0))
     with store.database.read() as connection:
         assert lane_states(connection, 1) == []
+
+
+# -- two disks under one name
+
+
+def marks(outcome: Outcome, stream: Stream = Stream.EVENT) -> list[int]:
+    return [mark.seq for mark in outcome.marks if mark.stream is stream]
+
+
+def test_what_another_disk_delivered_is_not_acknowledged_to_this_one(store: Store) -> None:
+    store.take(birth("s1", following=11, released=0), message(run(1, 10), session="s1"))
+    answer = store.take(birth("s2", following=11, released=4))
+    assert marks(answer) == [4]
+    assert [mark.session for mark in answer.marks] == ["s2"]
+
+
+def test_what_the_new_session_sends_too_is_acknowledged(store: Store) -> None:
+    store.take(birth("s1", following=11, released=0), message(run(1, 10), session="s1"))
+    store.take(birth("s2", following=11, released=4))
+    assert marks(store.take(message(run(9, 10), session="s2"))) == [4]
+    assert marks(store.take(message(run(5, 8), session="s2"))) == [10]
+    assert store.sequences() == list(range(1, 11))
+
+
+def test_what_another_disk_declared_lost_is_not_acknowledged_to_this_one(store: Store) -> None:
+    store.take(birth("s1", following=11, released=0), message(run(1, 3), session="s1"))
+    gone = {"stream": "event", "epoch": 1, "first": 4, "last": 10, "cause": "disk quota"}
+    told = sealed(1, gone, stream=Stream.ALERT, event_type="delivery.loss")
+    assert marks(store.take(message(told, session="s1"))) == [10]
+    assert marks(store.take(birth("s2", following=11, released=3))) == [3]
+    assert marks(store.take(message(run(4, 10), session="s2"))) == [10]
+
+
+def test_a_message_of_an_overtaken_session_is_kept_and_not_acknowledged(store: Store) -> None:
+    store.take(birth("s1", following=1, released=0))
+    store.take(birth("s2", following=4, released=0))
+    late = store.take(message(run(1, 6), session="s1"))
+    assert [(mark.seq, mark.session) for mark in late.marks] == [(0, "s2")]
+    assert store.sequences() == [1, 2, 3, 4, 5, 6]
+    assert marks(store.take(message(run(1, 3), session="s2"))) == [3]
+
+
+def test_what_is_in_doubt_and_never_comes_is_asked_for(store: Store) -> None:
+    """The box had let go of it while a newer database was here."""
+    store.take(birth("s1", following=11, released=0), message(run(1, 10), session="s1"))
+    store.take(birth("s2", following=11, released=4, retained=True))
+    store.take(message(run(11, 12), session="s2"))
+    assert wants(store.take(message(run(11, 12), session="s2"))) == [((5, 10),)]
+    store.take(message(run(5, 7), session="s2"))
+    gone = {"stream": "event", "epoch": 1, "first": 8, "last": 10, "cause": "no longer here"}
+    told = sealed(1, gone, stream=Stream.ALERT, event_type="delivery.loss")
+    assert marks(store.take(message(told, session="s2"))) == [12]
+    assert lane(store).losses == []
+
+
+def test_a_closed_epoch_that_the_box_still_sends_is_in_doubt_too(store: Store) -> None:
+    store.take(birth("s1", following=11, released=0), message(run(1, 10), session="s1"))
+    behind = {"closed_released": {1: {Stream.EVENT: 6}}}
+    answer = store.take(birth("s2", epoch=2, following=1, released=0, closed={1: 10}, **behind))
+    assert [(mark.epoch, mark.seq) for mark in answer.marks] == [(1, 6)]
 
 
 # -- losses with their times

@@ -39,8 +39,10 @@ from nexus_agent.protocol.messages import (
     PROPERTY_EPOCH,
     PROPERTY_MAC,
     PROPERTY_SEGMENT,
+    PROPERTY_SESSION,
     UserProperties,
     pack,
+    session_of,
     unpack,
 )
 from nexus_agent.protocol.names import (
@@ -91,6 +93,7 @@ __all__ = [
     "PROPERTY_EPOCH",
     "PROPERTY_MAC",
     "PROPERTY_SEGMENT",
+    "PROPERTY_SESSION",
     "ROOT",
     "VERSION",
     "Ack",
@@ -126,6 +129,7 @@ __all__ = [
     "parse_up",
     "read_segment",
     "seal",
+    "session_of",
     "split",
     "unpack",
     "verify",

@@ -42,7 +42,8 @@ class Presence(_Document):
     an online box allows itself. `session` is new with every connection. `next` has the next
     sequence of each stream in `epoch`, `released` the last one that was acknowledged, so that the
     box will not send it again by itself; `oldest` is when the oldest event that waits was recorded;
-    `closed` has the last sequence of each stream in the epochs that ended, the newest few.
+    `closed` has the last sequence of each stream in the epochs that ended, and `closed_released`
+    the last one that was acknowledged in those where something waits still.
     `time`, `mono` and `synced` are one moment by the box's clocks, as events have them: with it the
     console can tell how far a box's clock is off. `storage` says why the box cannot write at the
     moment; it is absent where all is well.
@@ -64,6 +65,7 @@ class Presence(_Document):
     released: dict[Stream, int] | None = None
     oldest: str | None = None
     closed: dict[int, dict[Stream, int]] | None = None
+    closed_released: dict[int, dict[Stream, int]] | None = None
     plugins: dict[str, str] | None = None
     storage: str | None = None
 
@@ -75,8 +77,11 @@ Range = tuple[Sequence1, Sequence1]
 class Ack(_Document):
     """`down/ack`: everything up to and including `seq` is committed in the console.
 
-    `want` are ranges that the box has released and the console does not have (it is new, or was
-    restored from a backup): the box sends them again from its history and declares the rest lost.
+    `session` is that of the box's birth which it answers. A box leaves one for another session
+    aside: it was meant for itself before, or for another disk under the same name.
+
+    `want` are ranges that the box will not send by itself and the console does not have, or has
+    from who knows which disk: the box sends them again from its history and declares the rest lost.
 
     `renew` orders a new epoch and says why: the console has other content under this epoch's
     numbers (a cloned or restored disk). The new one is above `above` as well. Only a box whose open
@@ -89,6 +94,7 @@ class Ack(_Document):
     epoch: Epoch
     stream: Stream
     seq: Sequence0
+    session: str | None = None
     want: Annotated[list[Range], Field(max_length=MAX_WANTED)] = []
     renew: str | None = None
     above: Epoch | None = None

@@ -21,6 +21,8 @@ PROPERTY_ENCODING: Final = "encoding"
 """Always CONTENT_ENCODING: MQTT 5 has a content type but no content encoding of its own."""
 PROPERTY_EPOCH: Final = "epoch"
 PROPERTY_SEGMENT: Final = "segment"
+PROPERTY_SESSION: Final = "session"
+"""The session of the box's birth: the console tells one disk from another under the same name."""
 PROPERTY_MAC: Final = "mac"
 """HMAC over the message under the device's key; written and checked from enrolment on."""
 
@@ -31,12 +33,17 @@ _SEGMENT_PROPERTY = re.compile(
 UserProperties = list[tuple[str, str]]
 
 
-def pack(segments: Sequence[Segment]) -> tuple[UserProperties, bytes]:
-    """User properties and payload of one `up/data` message for segments of one stream and epoch."""
+def pack(segments: Sequence[Segment], session: str = "") -> tuple[UserProperties, bytes]:
+    """User properties and payload of one `up/data` message for segments of one stream and epoch.
+
+    session: that of the box's birth, if it has introduced itself.
+    """
     properties: UserProperties = [
         (PROPERTY_ENCODING, CONTENT_ENCODING),
         (PROPERTY_EPOCH, str(segments[0].epoch)),
     ]
+    if session:
+        properties.append((PROPERTY_SESSION, session))
     for s in segments:
         if (s.stream, s.epoch) != (segments[0].stream, segments[0].epoch):
             raise ProtocolError("segments of one message must share stream and epoch")
@@ -48,6 +55,11 @@ def pack(segments: Sequence[Segment]) -> tuple[UserProperties, bytes]:
             )
         )
     return properties, b"".join(s.payload for s in segments)
+
+
+def session_of(properties: UserProperties) -> str | None:
+    """The session in which an `up/data` message was sent; None where it does not say."""
+    return next((value for key, value in properties if key == PROPERTY_SESSION), None)
 
 
 def unpack(stream: Stream, properties: UserProperties, payload: bytes) -> list[Segment]:

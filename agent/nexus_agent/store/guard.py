@@ -1,8 +1,8 @@
 """A small file beside the database that a lost, damaged or restored database cannot roll back.
 
-It remembers which epoch was open and how far its numbering had come, so that numbers are never
-given twice. It is replaced atomically and synced to the disk, and written now and then only: what
-it says is a lower bound.
+It remembers which epoch was open, and how far the numbering of all had come, so that numbers are
+never given twice. It is replaced atomically and synced to the disk, and written now and then only:
+what it says is a lower bound.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,19 +25,28 @@ FILE_NAME: Final = "guard.json"
 REASON: Final = "the database is older than what this box has numbered"
 
 
+Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCH)]
+Sequence = Annotated[int, Field(ge=0, le=MAX_SEQUENCE)]
+
+
 class Guard(BaseModel):
-    """next: the number that the next event of each stream gets at least; time: ns, as `floor`."""
+    """next: the number that the next event of each stream gets at least; time: ns, as `floor`.
+
+    closed: the last sequence of each stream in the epochs that ended, but for those without events.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    epoch: int = Field(ge=1, le=MAX_EPOCH)
+    epoch: Epoch
     next: dict[Stream, int]
     time: int = Field(ge=0, le=2**63 - 1)
+    closed: dict[Epoch, dict[Stream, Sequence]] = {}
 
 
 def of(at: Positions, floor: int) -> Guard:
     """What is to be remembered."""
-    return Guard(epoch=at.epoch, next=dict(at.next), time=floor)
+    closed = {epoch: finals for epoch, finals in at.final.items() if any(finals.values())}
+    return Guard(epoch=at.epoch, next=dict(at.next), time=floor, closed=closed)
 
 
 def read(folder: Path) -> Guard | None:
@@ -71,30 +80,28 @@ def reconcile(
     connection: sqlite3.Connection, at: Positions, guard: Guard, opened: int
 ) -> Positions:
     """Declare what *guard* knows and the database does not, and never number it again."""
-    vanished = {
-        stream: (at.limit(stream, guard.epoch) + 1, min(following - 1, MAX_SEQUENCE))
-        for stream, following in guard.next.items()
-        if at.limit(stream, guard.epoch) < following - 1
+    reached = {epoch: lasts for epoch, lasts in guard.closed.items() if epoch < guard.epoch}
+    reached[guard.epoch] = {
+        stream: min(following - 1, MAX_SEQUENCE) for stream, following in guard.next.items()
     }
+    vanished = [
+        ledger.Entry(stream, epoch, at.limit(stream, epoch) + 1, last, None, None, ledger.VANISHED)
+        for epoch, lasts in sorted(reached.items())
+        for stream, last in lasts.items()
+        if at.limit(stream, epoch) < last
+    ]
     if not vanished and guard.epoch <= at.epoch:
         return at
-    for stream, (first, last) in vanished.items():
-        ledger.write(
-            connection,
-            ledger.Entry(stream, guard.epoch, first, last, None, None, ledger.VANISHED),
-        )
+    for entry in vanished:
+        ledger.write(connection, entry)
     if guard.epoch >= at.epoch:
-        final = {stream: at.next[stream] - 1 for stream in Stream}
-        positions.close_epoch(connection, at.epoch, final)
+        reached.setdefault(at.epoch, {})
         positions.open_epoch(connection, guard.epoch + 1, opened, REASON)
         log.warning("new_epoch", epoch=guard.epoch + 1, reason=REASON)
-    if guard.epoch > at.epoch:
-        connection.execute(
-            "INSERT INTO epoch VALUES (?,?,?)", (guard.epoch, opened, "known to the guard only")
-        )
-    ended = {
-        stream: max(at.limit(stream, guard.epoch), vanished.get(stream, (0, 0))[1])
-        for stream in Stream
-    }
-    positions.close_epoch(connection, guard.epoch, ended)
+    for epoch, lasts in reached.items():
+        if not at.knows(epoch):
+            positions.open_epoch(connection, epoch, opened, "known to the guard only")
+        if epoch < max(at.epoch, guard.epoch + 1):
+            final = {s: max(at.limit(s, epoch), lasts.get(s, 0)) for s in Stream}
+            positions.close_epoch(connection, epoch, final)
     return positions.load(connection, opened)

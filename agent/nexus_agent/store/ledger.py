@@ -102,6 +102,28 @@ def untell(connection: sqlite3.Connection, first: int, last: int) -> None:
     )
 
 
+def tell_again(
+    connection: sqlite3.Connection, stream: Stream, epoch: int, first: int, last: int
+) -> list[tuple[int, int]]:
+    """Have known losses told anew; the parts of *first* to *last* that are none, in order."""
+    touching = (stream, epoch, last, first)
+    connection.execute(
+        "UPDATE loss SET reported=NULL WHERE stream=? AND epoch=? AND first<=? AND last>=?",
+        touching,
+    )
+    rows = connection.execute(
+        "SELECT first, last FROM loss WHERE stream=? AND epoch=? AND first<=? AND last>=? "
+        "ORDER BY first",
+        touching,
+    )
+    unknown: list[tuple[int, int]] = []
+    for begin, end in rows:
+        if begin > first:
+            unknown.append((first, begin - 1))
+        first = max(first, end + 1)
+    return [*unknown, (first, last)] if first <= last else unknown
+
+
 def forget(connection: sqlite3.Connection, released: dict[Stream, int]) -> None:
     """Drop the oldest told losses beyond `KEPT` that the console has taken in for good.
 

@@ -384,9 +384,10 @@ class Outbox:
             raise ProtocolError(f"{stream} {epoch}: {list(spans)} is not within 1 to {limit}")
 
         def note(connection: sqlite3.Connection) -> None:
-            for first, last in spans:
-                entry = ledger.Entry(stream, epoch, first, last, None, None, ledger.GONE)
-                ledger.write(connection, entry)
+            for span in spans:
+                for first, last in ledger.tell_again(connection, stream, epoch, *span):
+                    entry = ledger.Entry(stream, epoch, first, last, None, None, ledger.GONE)
+                    ledger.write(connection, entry)
 
         await self._database.run(note)
         await self.report_losses()

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from nexus_agent.protocol import MAX_SEQUENCE, Stream
 from nexus_agent.store.segments import LAST, row_id
 
-CLOSED_TOLD = 8
-"""Closed epochs that a birth document tells of at most, the newest."""
+CLOSED_TOLD = 100
+"""Closed epochs with events that a birth document tells of at most, the newest."""
 
 
 @dataclass(slots=True)
@@ -82,8 +82,21 @@ class Positions:
         }
 
     def told(self) -> dict[int, dict[Stream, int]]:
-        """The closed epochs that a birth tells of."""
-        return {epoch: dict(self.final[epoch]) for epoch in sorted(self.final)[-CLOSED_TOLD:]}
+        """The last sequences of the closed epochs that a birth tells of."""
+        used = [epoch for epoch in sorted(self.final) if any(self.final[epoch].values())]
+        return {epoch: dict(self.final[epoch]) for epoch in used[-CLOSED_TOLD:]}
+
+    def told_released(self) -> dict[int, dict[Stream, int]]:
+        """What is acknowledged in those of them where something waits."""
+        behind = {
+            epoch: {
+                stream: self.reached(stream, epoch)
+                for stream, final in finals.items()
+                if self.reached(stream, epoch) < final
+            }
+            for epoch, finals in self.told().items()
+        }
+        return {epoch: streams for epoch, streams in behind.items() if streams}
 
 
 def load(connection: sqlite3.Connection, opened: int) -> Positions:

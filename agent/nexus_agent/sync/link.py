@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -117,7 +117,7 @@ class Link:
     async def _make_client(self) -> Client:
         context = await asyncio.to_thread(self._address.tls_context)
         # New with every connection, so that the will of an old one can never outlive its birth.
-        self._session = uuid.uuid4().hex
+        self._session = secrets.token_hex(4)
         will = Presence(online=False, session=self._session)
         return Client(
             self._address,
@@ -143,7 +143,7 @@ class Link:
         log.info("link_up", broker=self._address.url)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(client), name="link:listen")
-            group.create_task(self._sender.run(client), name="link:send")
+            group.create_task(self._sender.run(client, self._session), name="link:send")
             group.create_task(self._stay_known(client), name="link:presence")
 
     async def _announce(self, client: Client) -> None:

@@ -57,6 +57,7 @@ class Sender:
         self._topic = topic
         self._ack = ack
         self._traffic = traffic
+        self._session = ""
         self._wake = asyncio.Event()
         self._lanes: dict[Stream, Lane] = {}
         self._pace = Pace()
@@ -71,8 +72,11 @@ class Sender:
     async def acknowledge(self, ack: Ack) -> bool:
         """The console has everything up to *ack* and may want more; whether a new epoch began.
 
-        Raises ProtocolError for what was never sealed; then nothing is changed.
+        An answer to another session changes nothing: the broker has kept it, maybe for another disk
+        under this name. Raises ProtocolError for what was never sealed; then nothing is changed.
         """
+        if ack.session is not None and ack.session != self._session:
+            return False
         self._check_wanted(ack)
         await self._outbox.acknowledge(ack)
         now = asyncio.get_running_loop().time()
@@ -80,8 +84,8 @@ class Sender:
         if lane is not None:
             released = self._outbox.released(ack.stream)
             lane.advance(row_id(ack.epoch, ack.seq), released, now)
-        reached = self._outbox.positions.reached(ack.stream, ack.epoch)
-        wanted = [(first, min(last, reached)) for first, last in ack.want if first <= reached]
+        through = self._gone_past(ack.stream, ack.epoch)
+        wanted = [(first, min(last, through)) for first, last in ack.want if first <= through]
         self._wanted.add(ack.stream, ack.epoch, wanted, now)
         self._hear(now)
         self._wake.set()
@@ -89,6 +93,16 @@ class Sender:
             return False
         await self._outbox.renew(ack.renew, ack.above or 0)
         return True
+
+    def _gone_past(self, stream: Stream, epoch: int) -> int:
+        """The sequence of *epoch* up to which this session sends nothing any more by itself."""
+        reached = self._outbox.positions.reached(stream, epoch)
+        lane = self._lanes.get(stream)
+        if lane is None or epoch_of(lane.cursor) < epoch:
+            return reached
+        if epoch_of(lane.cursor) > epoch:
+            return self._outbox.positions.limit(stream, epoch)
+        return max(reached, sequence(lane.cursor))
 
     def _check_wanted(self, ack: Ack) -> None:
         limit = self._outbox.positions.limit(ack.stream, ack.epoch)
@@ -108,8 +122,9 @@ class Sender:
         for lane in self._lanes.values():
             lane.recalled |= lane.overdue(self._back, now)
 
-    async def run(self, publisher: Publisher) -> None:
-        """Send over one session until cancelled. Raises what the publisher raises."""
+    async def run(self, publisher: Publisher, session: str) -> None:
+        """Send over *session* until cancelled. Raises what the publisher raises."""
+        self._session = session
         self._pace = Pace()
         self._heard = self._back = float("-inf")
         self._wanted.begin()
@@ -246,7 +261,7 @@ class Sender:
         """Publish *chosen* in a task of its own. message: its place in its lane, if it has one."""
         stream = chosen[0].stream
         topic = self._topic.data(stream)
-        user, payload = pack(chosen)
+        user, payload = pack(chosen, self._session)
         properties = data_properties(user)
         size = len(topic) + len(payload) + len(properties.pack())  # type: ignore[no-untyped-call]
         if self._traffic is not None:

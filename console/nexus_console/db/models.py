@@ -80,6 +80,8 @@ streams = Table(
     # said, or what came since. Below the high-water mark the disk was cloned or restored, and the
     # box must not be told of more than this.
     Column("sealed", BigInteger, nullable=False, server_default="0"),
+    # What is here and may be another disk's: JSON, [[first, last], …]. NULL where nothing is.
+    Column("doubts", Text),
     UniqueConstraint("device_id", "epoch", "stream"),
 )
 

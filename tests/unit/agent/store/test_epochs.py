@@ -79,3 +79,78 @@ async def test_what_was_never_sealed_is_not_declared_gone(opened: Any) -> None:
         with pytest.raises(ProtocolError, match="not within 1 to 1"):
             await store.outbox.declare_gone(Stream.EVENT, 1, [(1, 2)])
         assert await store.losses() == []
+
+
+async def test_a_loss_that_is_known_is_told_again_when_asked_for(opened: Any) -> None:
+    async with opened() as store:
+        await store.emit(*range(5))
+        await store.outbox.declare_gone(Stream.EVENT, 1, [(2, 3)])
+        await store.outbox.declare_gone(Stream.EVENT, 1, [(1, 4)])
+        told = [(loss["first"], loss["last"]) for loss in await store.told()]
+        assert sorted(told) == [(1, 1), (2, 3), (2, 4)]
+        assert sorted(loss[2:4] for loss in await store.losses()) == [(1, 1), (2, 4)]
+
+
+async def test_only_closed_epochs_with_events_are_told_of(opened: Any) -> None:
+    async with opened() as store:
+        await store.outbox.renew("nothing in the first")
+        await store.emit("a", "b")
+        await store.outbox.renew("a test")
+        at = store.outbox.positions
+        assert list(at.told()) == [2]
+        assert at.told_released() == {2: {Stream.EVENT: 0}}
+        await store.acknowledge(2, epoch=2)
+        assert at.told_released() == {}
+
+
+def image(state_dir: Path, to: Path) -> Path:
+    """The database as it is on the disk now, without the guard file."""
+    to.mkdir()
+    for file in state_dir.glob("agent.db*"):
+        if not file.name.endswith("-shm"):
+            shutil.copy(file, to)
+    return to
+
+
+def put_back(image: Path, state_dir: Path) -> None:
+    for file in state_dir.glob("agent.db*"):
+        file.unlink()
+    for file in image.iterdir():
+        shutil.copy(file, state_dir)
+
+
+async def test_a_database_from_before_an_epoch_owes_the_end_of_its_own(
+    opened: Any, state_dir: Path, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        await store.emit("a")
+        old = image(state_dir, tmp_path / "old")
+        await store.emit("b", "c")
+        await store.outbox.renew("a test")
+        await store.emit("d")
+        await store.outbox.remember()
+    put_back(old, state_dir)
+    async with opened() as store:
+        assert store.outbox.epoch == 3
+        assert [event.data for event in await store.waiting()] == ["a"]
+        lost = [(loss[1], loss[2], loss[3]) for loss in await store.losses()]
+        assert sorted(lost) == [(1, 2, 3), (2, 1, 1)]
+        assert {e: f[Stream.EVENT] for e, f in store.outbox.positions.told().items()} == {
+            1: 3,
+            2: 1,
+        }
+
+
+async def test_a_database_that_is_put_back_twice_owes_it_twice(
+    opened: Any, state_dir: Path, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        await store.emit("a")
+        old = image(state_dir, tmp_path / "old")
+        await store.emit("b", "c")
+        await store.outbox.remember()
+    for epoch in (2, 3):
+        put_back(old, state_dir)
+        async with opened() as store:
+            assert store.outbox.epoch == epoch
+            assert (1, 2, 3) in [(loss[1], loss[2], loss[3]) for loss in await store.losses()]
