@@ -327,7 +327,7 @@ def test_what_is_in_doubt_and_never_comes_is_asked_for(store: Store) -> None:
 
 def test_a_closed_epoch_that_the_box_still_sends_is_in_doubt_too(store: Store) -> None:
     store.take(birth("s1", following=11, released=0), message(run(1, 10), session="s1"))
-    behind = {"closed_released": {1: {Stream.EVENT: 6}}}
+    behind: Any = {"closed_released": {1: {Stream.EVENT: 6}}}
     answer = store.take(birth("s2", epoch=2, following=1, released=0, closed={1: 10}, **behind))
     assert [(mark.epoch, mark.seq) for mark in answer.marks] == [(1, 6)]
 
