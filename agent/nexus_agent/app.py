@@ -144,11 +144,12 @@ class Agent:
             status = core.create_task(self.server.run(), name="status")
             await self.server.started()
             notify = core.create_task(self._notify(), name="notify")
+            link = core.create_task(self._stay_connected(), name="link")
             if not await self._open_store():
-                await _cancel([status, notify], STOP_LINK_S)
+                await self.link.farewell("stopped")
+                await _cancel([status, notify, link], STOP_LINK_S)
                 return
             sealing = core.create_task(self.outbox.run(), name="outbox")
-            link = core.create_task(self.link.run(), name="link")
             plugins = core.create_task(self.supervisor.run(), name="supervisor")
             others = [
                 core.create_task(self.commander.run(), name="commands"),
@@ -181,8 +182,9 @@ class Agent:
     async def _open_store(self) -> bool:
         """Open the outbox, however long its disk is away; False if told to stop meanwhile.
 
-        A box whose disk is full, read-only or broken says so at its status socket and goes on by
-        itself when the disk is back. Raises SchemaError, which only a person can help.
+        A box whose disk is full, read-only or broken says so at its status socket and to the
+        console, and goes on by itself when the disk is back. Raises SchemaError, which only a
+        person can help.
         """
         while not self.stop.is_set():
             try:
@@ -194,17 +196,25 @@ class Agent:
             except StoreError as error:
                 if str(error) != self.reporter.unopened:
                     log.critical("cannot_store", error=str(error))
+                    self.link.announce()
                 self.reporter.unopened = str(error)
                 self._up.set()
                 await self.database.shut()
             else:
-                self.reporter.unopened = None
+                if self.reporter.unopened is not None:
+                    self.reporter.unopened = None
+                    self.link.announce()
                 self._up.set()
                 return True
             with suppress(TimeoutError):
                 async with asyncio.timeout(OPEN_RETRY_S):
                     await self.stop.wait()
         return False
+
+    async def _stay_connected(self) -> None:
+        """From when it is known whether the outbox can be opened: the birth tells."""
+        await self._up.wait()
+        await self.link.run()
 
     async def _abandon(
         self, stuck: set[asyncio.Task[None]], every: list[asyncio.Task[None]]

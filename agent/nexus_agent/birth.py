@@ -19,9 +19,27 @@ async def birth(
     Raises StoreError where the outbox cannot be read.
     """
     oldest = await outbox.oldest()
+    storage = await outbox.storage()
+    return introduction(clock, session, interval_s, storage.trouble).model_copy(
+        update={
+            "epoch": outbox.epoch,
+            "next": {stream: outbox.position(stream)[1] for stream in Stream},
+            "released": {stream: outbox.position(stream)[0] for stream in Stream},
+            "oldest": None if oldest is None else format_time(oldest),
+            "closed": outbox.positions.told() or None,
+            "closed_released": outbox.positions.told_released() or None,
+            "plugins": dict(plugins),
+        }
+    )
+
+
+def introduction(clock: Clock, session: str, interval_s: int, trouble: str | None) -> Presence:
+    """A birth without the streams: all that can be said while the outbox cannot be opened.
+
+    trouble: why the box cannot write, if so.
+    """
     now = clock.stamp()
     seconds, rest = divmod(now.mono, 1_000_000_000)
-    storage = await outbox.storage()
     return Presence(
         online=True,
         session=session,
@@ -32,12 +50,5 @@ async def birth(
         boot=clock.boot,
         hostname=socket.gethostname(),
         interval=interval_s,
-        epoch=outbox.epoch,
-        next={stream: outbox.position(stream)[1] for stream in Stream},
-        released={stream: outbox.position(stream)[0] for stream in Stream},
-        oldest=None if oldest is None else format_time(oldest),
-        closed=outbox.positions.told() or None,
-        closed_released=outbox.positions.told_released() or None,
-        storage=storage.trouble,
-        plugins=dict(plugins),
+        storage=trouble,
     )

@@ -138,9 +138,10 @@ class HistorySection(Section):
     """What `[history]` takes: how long delivered events stay on the box for people here."""
 
     hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 72.0
-    """How long delivered events stay on the box for people here."""
+    """How long delivered events stay on the box, for people here and for a console that was
+    restored from a backup; 0 keeps none."""
     megabytes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 64.0
-    """And how much of them."""
+    """And how much of them; 0 keeps none."""
 
 
 class AgentConfig(Section):

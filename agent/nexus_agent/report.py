@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import heapq
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from nexus_agent import __version__
-from nexus_agent.birth import birth
-from nexus_agent.bus import Bus
+from nexus_agent.birth import birth, introduction
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig
+from nexus_agent.metrics import prometheus
 from nexus_agent.plugin import commands_of
-from nexus_agent.protocol import (
-    MAX_EPOCH,
-    MAX_SEQUENCE,
-    Event,
-    Presence,
-    Segment,
-    SegmentError,
-    Stream,
-    format_time,
-    open_segment,
-)
+from nexus_agent.protocol import Presence, Stream, format_time
 from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
-from nexus_agent.status.source import QueryError, UnavailableError
-from nexus_agent.store import segments
+from nexus_agent.status.history import History
+from nexus_agent.status.source import SCHEMA, UnavailableError
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox, StorageStatus, StreamStatus
@@ -40,13 +28,8 @@ from nexus_agent.sync.policy import Hold
 from nexus_agent.sync.sender import Sender
 from nexus_agent.sync.traffic import Rate, Traffic
 
-SCHEMA: Final = 1
 SHOWN_LOSSES: Final = 20
 """The newest losses that `/v1/outbox` tells of."""
-SCAN_SEGMENTS: Final = 50
-"""Segments read at a time when looking for events that fit a question."""
-_CURSOR = re.compile(r"(alert|event|telemetry|log)/([0-9]{1,6})/([0-9]{1,14})")
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +67,7 @@ class Reporter:
         self._outbox = outbox
         self._supervisor = supervisor
         self._started = clock.stamp()
-        self._sealed: Bus[Segment] = Bus()
+        self._history = History(database, outbox)
         self._intake = Rate(clock, bucket_s=60.0, buckets=60)
         self.link: Link | None = None
         self.sender: Sender | None = None
@@ -92,11 +75,13 @@ class Reporter:
         self.stopping = False
         self.unopened: str | None = None
         """Why the database could not be opened yet."""
-        outbox.on_sealed(self._sealed.publish)
         outbox.on_sealed(lambda segment: self._intake.add(len(segment.payload)))
 
     async def birth(self, session: str) -> Presence:
         """The document that is published on every connection."""
+        if self.unopened is not None:
+            interval_s = self._config.broker.presence_interval_s
+            return introduction(self._clock, session, interval_s, self.unopened)
         return await birth(
             self._outbox,
             self._clock,
@@ -247,147 +232,26 @@ class Reporter:
         rate, settings = traffic.rate.while_busy(), traffic.policy.settings
         return forecast.online(sizes, settings, traffic.usage(), rate, intake)
 
-    # -- GET /v1/events ----------------------------------------------------------------------
+    # -- GET /v1/events, /metrics ------------------------------------------------------------
 
     @_readable_or_unavailable
     async def events(
         self, *, after: str | None, limit: int, event_type: str | None, stream: Stream | None
     ) -> dict[str, Any]:
-        """See `Source.events`. A cursor is `stream/epoch/seq`, or several joined by commas: only
-        the streams that it names are looked at.
-        """
-        streams = [stream] if stream else list(Stream)
-        if after is None:
-            reached = {
-                one: (self._outbox.epoch, self._outbox.position(one)[1] - 1) for one in streams
-            }
-            pages = {one: await self._newest(one, limit, event_type) for one in streams}
-            chosen = list(heapq.merge(*pages.values(), key=_by_time))[-limit:]
-            # What was committed while we read is in the page or behind the cursor, not between.
-            for event in chosen:
-                reached[event.stream] = max(reached[event.stream], (event.epoch, event.seq))
-        else:
-            reached = _parse_cursor(after, streams)
-            pages = {
-                one: await self._behind(one, start, limit, event_type)
-                for one, start in reached.items()
-            }
-            chosen = list(heapq.merge(*pages.values(), key=_by_time))[:limit]
-            reached |= {event.stream: (event.epoch, event.seq) for event in chosen}
-        following = ",".join(f"{one}/{e}/{seq}" for one, (e, seq) in reached.items())
-        return {
-            "v": SCHEMA,
-            "events": [_document(event) for event in chosen],
-            # Where the cursor names none of the streams, "" would begin all over again.
-            "next": following or after,
-        }
+        return await self._history.events(
+            after=after, limit=limit, event_type=event_type, stream=stream
+        )
 
-    async def _behind(
-        self, stream: Stream, start: tuple[int, int], limit: int, event_type: str | None
-    ) -> list[Event]:
-        """The first *limit* events of one stream behind (epoch, seq) *start*, in order."""
-        target = segments.row_id(start[0], start[1] + 1)
-        rows = await self._database.read(segments.CONTAINING[stream], (target,))
-        edge = (rows[0][0] or target) - 1
-        found: list[Event] = []
-        while len(found) < limit:
-            rows = await self._database.read(segments.NEXT[stream], (edge, SCAN_SEGMENTS))
-            for row in rows:
-                found += [
-                    event
-                    for event in _readable(segments.from_row(stream, row))
-                    if (event.epoch, event.seq) > start and event_type in {None, event.type}
-                ]
-            if len(rows) < SCAN_SEGMENTS:
-                break
-            edge = rows[-1][0]
-        return found[:limit]
-
-    async def _newest(self, stream: Stream, limit: int, event_type: str | None) -> list[Event]:
-        """The last *limit* events of one stream, in order."""
-        edge = segments.row_id(MAX_EPOCH + 1, 0)
-        found: list[Event] = []
-        while len(found) < limit:
-            rows = await self._database.read(segments.BEFORE[stream], (edge, SCAN_SEGMENTS))
-            for row in rows:
-                page = _readable(segments.from_row(stream, row))
-                found = [e for e in page if event_type in {None, e.type}] + found
-                if len(found) >= limit:
-                    break
-            if len(rows) < SCAN_SEGMENTS:
-                break
-            edge = rows[-1][0]
-        return found[-limit:]
-
-    @asynccontextmanager
-    async def follow(
+    def follow(
         self, *, event_type: str | None, stream: Stream | None
-    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Events as they are committed, from now on; it ends before one would be missing."""
-        async with self._sealed.subscribe() as subscription:
-
-            async def documents() -> AsyncIterator[dict[str, Any]]:
-                async for segment in subscription:
-                    if subscription.dropped:
-                        return
-                    if stream is not None and segment.stream is not stream:
-                        continue
-                    for event in _readable(segment):
-                        if event_type is None or event.type == event_type:
-                            yield _document(event)
-
-            yield documents()
-
-    # -- GET /metrics ------------------------------------------------------------------------
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        return self._history.follow(event_type=event_type, stream=stream)
 
     @_readable_or_unavailable
     async def metrics(self) -> str:
-        """Prometheus text format 0.0.4."""
-        lines = ["# TYPE nexus_online gauge", f"nexus_online {int(self._online())}"]
-        for name, help_text, value in _OUTBOX_METRICS:
-            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
-            lines += [
-                f'{name}{{stream="{s.stream}"}} {getattr(s, value)}'
-                for s in await self._outbox.status()
-            ]
-        lines += self._link_metrics()
-        lines.append("# TYPE nexus_plugin_running gauge")
-        lines += [
-            f'nexus_plugin_running{{plugin="{p.name}"}} {int(p.state is PluginState.RUNNING)}'
-            for p in self._supervisor.plugins.values()
-        ]
-        lines.append("# TYPE nexus_plugin_events_total counter")
-        lines += [
-            f'nexus_plugin_events_total{{plugin="{p.name}"}} {p.counters.events}'
-            for p in self._supervisor.plugins.values()
-        ]
-        return "\n".join(lines) + "\n"
-
-    def _link_metrics(self) -> list[str]:
-        lines: list[str] = []
-        if self.sender is not None:
-            name = "nexus_outbox_retransmissions_total"
-            lines += [
-                f"# HELP {name} Times that a stream was sent again from what is acknowledged.",
-                f"# TYPE {name} counter",
-                f"{name} {self.sender.retransmissions}",
-            ]
-        if (traffic := self.traffic) is not None:
-            name = "nexus_link_bytes_total"
-            lines += [f"# HELP {name} Bytes of data messages sent.", f"# TYPE {name} counter"]
-            lines += [f'{name}{{stream="{s}"}} {size}' for s, size in traffic.total.items()]
-            name = "nexus_outbox_held"
-            lines += [f"# HELP {name} Whether [link] has it wait.", f"# TYPE {name} gauge"]
-            lines += [f'{name}{{stream="{s}"}} {int(traffic.hold(s) is not None)}' for s in Stream]
-        return lines
-
-
-_OUTBOX_METRICS: Final = (
-    ("nexus_outbox_next", "Next sequence number.", "next"),
-    ("nexus_outbox_acknowledged", "Last sequence number that is acknowledged.", "acknowledged"),
-    ("nexus_outbox_pending_events", "Events that wait.", "pending_events"),
-    ("nexus_outbox_pending_bytes", "Bytes that wait.", "pending_bytes"),
-)
+        return await prometheus(
+            self._outbox, self._supervisor, self.sender, self.traffic, online=self._online()
+        )
 
 
 def _plugin(item: Supervised) -> dict[str, Any]:
@@ -406,47 +270,6 @@ def _plugin(item: Supervised) -> dict[str, Any]:
         "events": item.counters.events,
         "commands": [f"{item.name}.{name}" for name in commands_of(plugin)] if plugin else [],
     }
-
-
-def _readable(segment: Segment) -> list[Event]:
-    """The events of a segment; none of a damaged one, which the outbox's salvage deals with."""
-    try:
-        return open_segment(segment)
-    except SegmentError:
-        return []
-
-
-def _document(event: Event) -> dict[str, Any]:
-    return {
-        "cursor": f"{event.stream}/{event.epoch}/{event.seq}",
-        "epoch": event.epoch,
-        "stream": str(event.stream),
-        "seq": event.seq,
-        "type": event.type,
-        "source": event.source,
-        "time": format_time(event.time),
-        "synced": event.synced,
-        "data": event.data,
-    }
-
-
-def _by_time(event: Event) -> int:
-    return event.time
-
-
-def _parse_cursor(text: str, streams: list[Stream]) -> dict[Stream, tuple[int, int]]:
-    """Where to start in each of *streams* that the cursor names; "" is before all of them."""
-    if not text:
-        return dict.fromkeys(streams, (0, 0))
-    found: dict[Stream, tuple[int, int]] = {}
-    for part in text.split(","):
-        match = _CURSOR.fullmatch(part)
-        start = (int(match[2]), int(match[3])) if match else (MAX_EPOCH + 1, 0)
-        if match is None or start[0] > MAX_EPOCH or start[1] > MAX_SEQUENCE:
-            raise QueryError(f"after={text!r} is not a cursor, such as 'event/1/42'")
-        if Stream(match[1]) in streams:
-            found[Stream(match[1])] = start
-    return found
 
 
 def _oldest(waiting: list[StreamStatus]) -> int | None:

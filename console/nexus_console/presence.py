@@ -79,7 +79,10 @@ def apply(
         "interval": interval if interval and 1 <= interval <= MAX_INTERVAL_S else None,
     }
     connection.execute(update(devices).where(devices.c.id == device_id).values(values))
-    return Heard(came_up=changed or not retained, anew=row.session != presence.session)
+    known = birth_of(row)
+    # A box whose disk was away introduces itself without its streams first.
+    anew = row.session != presence.session or known is None or known.epoch is None
+    return Heard(came_up=changed or not retained, anew=anew)
 
 
 def status_of(row: Row[Any], now: int) -> Status:

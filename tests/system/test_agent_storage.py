@@ -50,15 +50,21 @@ def well(status: dict[str, Any]) -> bool:
     return not cannot_store(status) and status["broker"]["state"] == "connected"
 
 
-async def test_it_starts_on_a_read_only_disk_and_goes_on_by_itself(box: Box) -> None:
+async def test_it_starts_on_a_read_only_disk_and_goes_on_by_itself(
+    box: Box, address: BrokerAddress
+) -> None:
     await box.start()
     await box.assert_stops()
     mount("-o", "remount,ro", box.state_dir)
-    await box.start()
-    await box.until("it says that it cannot store", cannot_store)
-    mount("-o", "remount,rw", box.state_dir)
-    await box.until("all is well again", well)
-    await box.assert_stops()
+    async with connected(address) as peer:
+        await box.start()
+        await box.until("it says that it cannot store", cannot_store)
+        await peer.until(lambda: [p for _, p in peer.presence if p.storage])
+        mount("-o", "remount,rw", box.state_dir)
+        await box.until("all is well again", well)
+        await peer.until(lambda: peer.presence[-1][1].epoch)
+        await peer.until(lambda: peer.of("box-1", "host.metrics"))
+        await box.assert_stops()
 
 
 async def test_it_stops_while_it_waits_for_its_disk(box: Box) -> None:

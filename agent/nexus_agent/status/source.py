@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from nexus_agent.protocol import Stream
+
+SCHEMA: Final = 1
+"""`v` of every document."""
 
 
 class QueryError(ValueError):

@@ -100,6 +100,7 @@ class Outbox:
         self._sealer.on_trouble(self._tell_trouble)
         # Who reads segments to send or to re-seal them holds the stream's lock meanwhile.
         self._reading = {stream: asyncio.Lock() for stream in Stream}
+        self._opened = asyncio.Event()
         self._epoch_listeners: list[Callable[[], None]] = []
         self.refused_acknowledgements = 0
 
@@ -122,6 +123,16 @@ class Outbox:
         if known is not None:
             self._clock.raise_floor(known.time)
         await self.remember()
+        self._opened.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is known where the streams stand."""
+        return self._opened.is_set()
+
+    async def opened(self) -> None:
+        """Return once it is open."""
+        await self._opened.wait()
 
     async def remember(self) -> None:
         """Write the guard file. A disk that refuses it is no reason to stop."""

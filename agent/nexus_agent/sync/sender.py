@@ -77,6 +77,8 @@ class Sender:
         """
         if ack.session is not None and ack.session != self._session:
             return False
+        if not self._outbox.is_open:
+            return False
         self._check_wanted(ack)
         await self._outbox.acknowledge(ack)
         now = asyncio.get_running_loop().time()
@@ -123,8 +125,12 @@ class Sender:
             lane.recalled |= lane.overdue(self._back, now)
 
     async def run(self, publisher: Publisher, session: str) -> None:
-        """Send over *session* until cancelled. Raises what the publisher raises."""
+        """Send over *session* until cancelled. Raises what the publisher raises.
+
+        An outbox whose disk is away is waited for.
+        """
         self._session = session
+        await self._outbox.opened()
         self._pace = Pace()
         self._heard = self._back = float("-inf")
         self._wanted.begin()

@@ -18,9 +18,10 @@ from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig, AgentSection, BrokerSection, LinkSection
 from nexus_agent.plugin import BusEvent, Plugin, Settings
 from nexus_agent.protocol import Ack, Stream, Topic
-from nexus_agent.report import SCAN_SEGMENTS, Reporter
+from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
 from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
+from nexus_agent.status.history import SCAN_SEGMENTS
 from nexus_agent.status.source import QueryError
 from nexus_agent.store.database import Database
 from nexus_agent.store.outbox import Outbox
@@ -188,7 +189,7 @@ async def test_without_a_cursor_the_newest_come_and_next_goes_on(history: Box, l
 async def test_what_is_committed_while_the_newest_are_read_comes_once(
     history: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = history.reporter._newest
+    read = history.reporter._history._newest
 
     async def disturbed(stream: Stream, limit: int, event_type: str | None) -> Any:
         for one in STREAMS:
@@ -198,7 +199,7 @@ async def test_what_is_committed_while_the_newest_are_read_comes_once(
             await history.emit(one)
         return page
 
-    monkeypatch.setattr(history.reporter, "_newest", disturbed)
+    monkeypatch.setattr(history.reporter._history, "_newest", disturbed)
     page, following = await history.page(None, 1000)
     assert by_stream(page + await history.pages(following, 1000)) == history.emitted
 
