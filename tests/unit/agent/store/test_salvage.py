@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import sqlite3
@@ -191,7 +190,7 @@ async def test_a_database_from_a_backup_begins_a_new_epoch(
         assert await store.losses() == [("event", 1, 4, 7, "lost with the database")]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 0}', os.urandom(50)])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 0}', random.Random(7).randbytes(50)])
 async def test_a_guard_file_that_cannot_be_read_is_written_anew(
     opened: Any, state_dir: Path, content: bytes
 ) -> None:
