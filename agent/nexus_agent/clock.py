@@ -29,7 +29,7 @@ def _synchronised() -> bool:
 
 
 class Clock:
-    """Stamps events. `floor` (ns) is the newest synchronised time that this box has written down.
+    """Stamps events. *floor* (ns) is the newest synchronised time that this box has written down.
 
     A clock that was wrong by years must not lift the floor: only what a synchronised clock said
     counts, and a synchronised clock is believed whatever the floor says.
@@ -41,14 +41,21 @@ class Clock:
         self._checked = -_SYNC_CHECK_NS
         self._synced = False
         self._offset = 0
-        self._started = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._floor_since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    @property
+    def floor(self) -> int:
+        """The last synchronised time that this clock has told or was told of, ns."""
+        return self._floor
 
     def raise_floor(self, floor: int) -> None:
         """Never go below *floor* from now on."""
-        self._floor = max(self._floor, floor)
+        if floor > self._floor:
+            self._floor = floor
+            self._floor_since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def stamp(self) -> Stamp:
-        """Now. Unsynchronised below the floor, it is the floor plus the time since the start."""
+        """Now. Unsynchronised below the floor, it is the floor plus the time since it was that."""
         mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         wall = time.time_ns()
         if (
@@ -58,5 +65,7 @@ class Clock:
         ):
             self._synced, self._checked, self._offset = _synchronised(), mono, wall - mono
         if wall < BUILT or (wall < self._floor and not self._synced):
-            return Stamp(self._floor + mono - self._started, mono, self.boot, synced=False)
+            return Stamp(self._floor + mono - self._floor_since, mono, self.boot, synced=False)
+        if self._synced:
+            self._floor, self._floor_since = wall, mono
         return Stamp(wall, mono, self.boot, self._synced)

@@ -69,6 +69,7 @@ class Housekeeper:
         loop = asyncio.get_running_loop()
         start = loop.time()
         due = _Due(start, start + TIDY_S, start + REMEMBER_S)
+        synced = False
         while True:
             await asyncio.sleep(TICK_S)
             try:
@@ -81,7 +82,9 @@ class Housekeeper:
                 if now >= due.tidy:
                     due.tidy = now + TIDY_S
                     await self.tidy()
-                if now >= due.remember:
+                before, synced = synced, self._clock.stamp().synced
+                # The first true time for long is worth keeping: the power may be gone in a minute.
+                if now >= due.remember or (synced and not before):
                     due.remember = now + REMEMBER_S
                     await self._outbox.remember()
             except (StoreError, EmitError) as error:

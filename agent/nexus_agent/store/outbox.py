@@ -137,7 +137,7 @@ class Outbox:
     async def remember(self) -> None:
         """Write the guard file. A disk that refuses it is no reason to stop."""
         now = self._clock.stamp()
-        floor = now.wall if now.synced else self._at.newest_time
+        floor = now.wall if now.synced else self._clock.floor
         try:
             await asyncio.to_thread(guard.write, self._folder, guard.of(self._at, floor))
         except OSError as error:

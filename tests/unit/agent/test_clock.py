@@ -55,6 +55,29 @@ def test_time_never_falls_below_what_was_written_down(
     assert not stamp.synced
 
 
+def test_without_synchronisation_it_goes_on_from_the_last_true_time(
+    wall: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    true = clock.stamp().wall
+    monkeypatch.setattr(module, "_synchronised", lambda: False)
+    wall[0] -= 10 * YEAR
+    stamp = clock.stamp()
+    assert true <= stamp.wall < true + HOUR
+    assert (stamp.synced, clock.floor) == (False, true)
+
+
+def test_the_floor_is_never_ahead_of_when_it_was_raised(
+    wall: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall[0], mono = 0, [5 * HOUR]
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _: mono[0])
+    clock = Clock()
+    mono[0] += HOUR
+    clock.raise_floor(BUILT + YEAR)
+    assert clock.stamp().wall == BUILT + YEAR
+
+
 def test_the_wall_time_counts_again_once_it_was_set_right(wall: list[int]) -> None:
     wall[0] = HOUR
     clock = Clock()

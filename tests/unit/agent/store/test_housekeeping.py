@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.agent.store.boxed import HOUR, Hours, SetClock
 
 from nexus_agent.protocol import Stream, open_segment
+from nexus_agent.store import guard
+from nexus_agent.store.housekeeping import Housekeeper, Keep
 from nexus_agent.store.segments import row_id
 
 
@@ -131,3 +135,19 @@ async def test_a_time_beyond_all_clocks_keeps_everything(opened: Any) -> None:
         await store.emit(1)
         await store.tidy(hours=1e9, ttl=Hours(event=1e9))
         assert len(await store.waiting()) == 1
+
+
+async def test_a_clock_that_is_set_right_is_written_down_at_once(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nexus_agent.store.housekeeping.TICK_S", 0.01)
+    clock = SetClock()
+    clock.synced = False
+    async with opened(clock=clock) as store, asyncio.TaskGroup() as group:
+        keeper = Housekeeper(store.outbox, store.database, clock, Keep(1, 1), Hours())
+        running = group.create_task(keeper.run(), name="housekeeping")
+        clock.synced = True
+        async with asyncio.timeout(10):
+            while (known := guard.read(state_dir)) is None or known.time < clock.wall:
+                await asyncio.sleep(0.01)
+        running.cancel()

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.agent.store.boxed import HOUR
 
+from nexus_agent.clock import BUILT, Clock
 from nexus_agent.protocol import Stream
 from nexus_agent.store.errors import DamagedError, StoreError
 
@@ -200,3 +202,22 @@ async def test_a_guard_file_that_cannot_be_read_is_written_anew(
     async with opened() as store:
         assert store.outbox.epoch == 1
     assert b'"epoch":1' in (state_dir / "guard.json").read_bytes()
+
+
+async def test_the_last_true_time_outlives_starts_in_1970(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is stored meanwhile, and however often the file is written."""
+    true = BUILT + 1000 * HOUR
+    wall, synced = [true], [True]
+    monkeypatch.setattr("time.time_ns", lambda: wall[0])
+    monkeypatch.setattr("nexus_agent.clock._synchronised", lambda: synced[0])
+    async with opened(clock=Clock()) as store:
+        await store.emit(1)
+    wall[0], synced[0] = 0, False
+    for n in range(3):
+        clock = Clock()
+        async with opened(clock=clock) as store:
+            assert true <= clock.stamp().wall < true + HOUR
+            await store.emit(n)
+            await store.outbox.remember()
