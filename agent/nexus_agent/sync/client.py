@@ -52,7 +52,7 @@ class Client(aiomqtt.Client):
             self._dialer.abort()
             self._drop()
             raise
-        self._disconnected.add_done_callback(self._forget_pubacks)
+        self._disconnected.add_done_callback(self._give_up)
         return self
 
     async def __aexit__(
@@ -85,7 +85,10 @@ class Client(aiomqtt.Client):
                 return
             await asyncio.sleep(TICK_S)
 
-    def _forget_pubacks(self, _disconnected: asyncio.Future[None]) -> None:
+    def _give_up(self, disconnected: asyncio.Future[None]) -> None:
+        if not disconnected.cancelled():
+            # Who waits for a SUBACK does not look at it, and asyncio would log it as an error.
+            disconnected.exception()
         for puback in self._pubacks.values():
             if not puback.done():
                 puback.set_result(None)
