@@ -40,11 +40,11 @@ CONNECT_S: Final = 0.5
 """To connect where nothing is in the way."""
 COMMIT_S: Final = 1.0
 """The longest commit window: what the load emitted last is sent after it."""
-SLACK_S: Final = 4.0
+SLACK_S: Final = 3.0
 """For a machine that has other things to do."""
-CORE: Final = 0.35
+CORE: Final = 0.15
 """The share of a core that the agent may take while the line is bad, its load included."""
-AT_ONCE: Final = 6
+AT_ONCE: Final = 8
 TELL_S: Final = 10.0
 
 Where = Literal["box", "console", "acks"]

@@ -241,7 +241,7 @@ def _emit(world: World, chance: random.Random) -> None:
 
 def _wait(world: World, chance: random.Random) -> None:
     seconds = chance.choice((5.0, 90.0, 1800.0, 6 * 3600.0, 3 * DAY_S))
-    world.wait(seconds, step=max(1.0, seconds / 20))
+    world.wait(seconds, step=max(1.0, seconds / 10))
 
 
 def _talk(world: World, chance: random.Random) -> None:
@@ -379,7 +379,7 @@ SUITE: Final = Suite(
     "times",
     "virtual clock: ±10 years, backward jumps, 60 days offline, boot at 1970",
     run,
-    quick=len(STORIES) + 15,
+    quick=len(STORIES) + 8,
     full=len(STORIES) + 400,
     controls=(
         Control(

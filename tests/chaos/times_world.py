@@ -319,15 +319,13 @@ class World:
 
     def _declared(self) -> set[int]:
         """Events that the box has declared lost."""
-        spans = [
-            (entry.stream, entry.epoch, entry.first, entry.last)
+        events = {number: event for event, number in self.numbers.items()}
+        lost = (
+            (entry.stream, entry.epoch, seq)
             for entry, _ in self.loop.run(self.box.outbox.losses(1000))
-        ]
-        return {
-            event
-            for event, (stream, epoch, seq) in self.numbers.items()
-            if any((stream, epoch) == span[:2] and span[2] <= seq <= span[3] for span in spans)
-        }
+            for seq in range(entry.first, entry.last + 1)
+        )
+        return {events[number] for number in lost if number in events}
 
     def _released(self, event: int) -> bool:
         stream, epoch, seq = self.numbers[event]
