@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import ssl
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import aiomqtt
 import pytest
@@ -17,6 +19,8 @@ from nexus_demo.certs import Authority
 
 CONNACK = bytes((0x20, 3, 0, 0, 0))
 
+Complaints: TypeAlias = list[dict[str, Any]]
+
 
 async def _accept_and_leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer CONNECT, and be gone at the next packet."""
@@ -26,22 +30,57 @@ async def _accept_and_leave(reader: asyncio.StreamReader, writer: asyncio.Stream
     writer.transport.abort()
 
 
-async def test_a_line_that_breaks_while_subscribing_is_one_failure(
-    authority: Authority, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def leaving(authority: Authority) -> AsyncIterator[BrokerAddress]:
+    """Where a broker breaks off."""
     credentials = authority.server("breaks-off")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(credentials.cert, credentials.key)
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
     server = await asyncio.start_server(_accept_and_leave, "127.0.0.1", 0, ssl=tls)
-    address = BrokerAddress(
-        url=f"mqtts://127.0.0.1:{server.sockets[0].getsockname()[1]}", ca=authority.ca
-    )
-    with pytest.raises(aiomqtt.MqttError):
-        async with Client(address, address.tls_context(), timeout=0.5) as client:
-            await client.subscribe("anything")
+    url = f"mqtts://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield BrokerAddress(url=url, ca=authority.ca)
     server.close()
+
+
+@pytest.fixture
+async def complaints() -> Complaints:
+    """What the event loop finds wrong."""
+    found: Complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: found.append(told))
+    return found
+
+
+async def test_a_line_that_breaks_while_subscribing_is_one_failure(
+    leaving: BrokerAddress, complaints: Complaints
+) -> None:
+    with pytest.raises(aiomqtt.MqttError):
+        async with Client(leaving, leaving.tls_context(), timeout=0.5) as client:
+            await client.subscribe("anything")
+    del client
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def test_what_was_still_to_be_written_is_not_written_to_the_next_socket(
+    leaving: BrokerAddress, complaints: Complaints
+) -> None:
+    """A publish in the very turn of the loop in which the line is found dead."""
+    loop = asyncio.get_running_loop()
+    client = Client(leaving, leaving.tls_context())
+    with suppress(aiomqtt.MqttError):
+        async with client:
+            connection = client._client.socket()
+            assert connection is not None
+            number = connection.fileno()
+            client._disconnected.set_exception(aiomqtt.MqttError("the line is dead"))
+            client._client.publish("anything", b"")
+    one, other = socket.socketpair()
+    assert number in {one.fileno(), other.fileno()}
+    await asyncio.sleep(0)
+    assert not loop.remove_writer(number)
+    one.close()
+    other.close()
     del client
     gc.collect()
     await asyncio.sleep(0)

@@ -85,6 +85,28 @@ class Client(aiomqtt.Client):
                 return
             await asyncio.sleep(TICK_S)
 
+    def _on_socket_register_write(self, client: Any, _userdata: Any, sock: Any) -> None:
+        """As aiomqtt's, which would watch the number of a socket that was closed meanwhile: by then
+        it may be another's, and call us without end.
+        """
+
+        def write() -> None:
+            try:
+                client.loop_write()
+            except (OSError, ValueError) as error:
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(aiomqtt.MqttError(str(error)))
+
+        def register() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(register)
+
+    def _on_socket_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            super()._on_socket_unregister_write(client, userdata, sock)
+
     def _give_up(self, disconnected: asyncio.Future[None]) -> None:
         if not disconnected.cancelled():
             # Who waits for a SUBACK does not look at it, and asyncio would log it as an error.
