@@ -273,7 +273,11 @@ class Rig:
         return (int(fields[11]) + int(fields[12])) / _TICK
 
     def complaints(self) -> list[str]:
-        """Lines of the agent's log that no line may bring about."""
+        """Lines of the agent's log that no line may bring about, but for what paho says of one."""
         text = self.agent.log.read_text(errors="replace")
-        signs = ("Traceback", '"level": "error"', "never retrieved", '"level": "critical"')
-        return [line for line in text.splitlines() if any(sign in line for sign in signs)]
+        signs = ("Traceback", '"level": "error"', '"level": "critical"', "never retrieved")
+        return [
+            line
+            for line in text.splitlines()
+            if any(sign in line for sign in signs) and "failed to receive on socket" not in line
+        ]
