@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from nexus_demo.certs import Authority
-from nexus_demo.processes import free_port
 
 _CONNECT: Final = 1
 _PUBACK: Final = 4
@@ -34,7 +34,8 @@ class Gate:
     """
 
     def __init__(self, target: int, authority: Authority) -> None:
-        self.port = free_port()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
         self._target = target
         self._manner: Manner = "pass"
         self._held: list[_Held] = []
@@ -46,13 +47,12 @@ class Gate:
         self._outer = ssl.create_default_context(cafile=str(authority.ca))
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, ssl=self._inner
-        )
+        self._server = await asyncio.start_server(self._accept, sock=self._socket, ssl=self._inner)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        self._socket.close()
         for end in self._ends:
             end.transport.abort()
 

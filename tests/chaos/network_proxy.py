@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from nexus_demo.processes import free_port
-
 _CHUNK: Final = 64 * 1024
 _PIECE: Final = 64
 """Bytes that a slow line carries at a time."""
@@ -59,7 +57,11 @@ class Proxy:
     """
 
     def __init__(self, target: int, chance: random.Random) -> None:
-        self.port = free_port()
+        # Bound and not listening it refuses, and nobody else gets the port while nobody listens.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
         self._target = target
         self._chance = chance
         self._rule = PASS
@@ -68,9 +70,15 @@ class Proxy:
 
     async def open(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(
+                self._accept, "127.0.0.1", self.port, reuse_port=True
+            )
 
-    async def close(self) -> None:
+    def close(self) -> None:
+        self._refuse()
+        self._reserved.close()
+
+    def _refuse(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -84,7 +92,7 @@ class Proxy:
         """From now on the line is as *rule* says."""
         self._rule = rule
         if rule.kind == "refuse":
-            await self.close()
+            self._refuse()
             return
         await self.open()
         if rule.kind in _RESETS:

@@ -130,6 +130,8 @@ class Console:
             threading.Thread(target=work, name=f"console:{name}")
             for name, work in (("link", self.link.run), ("writer", self._writer.run))
         ]
+
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
@@ -137,7 +139,8 @@ class Console:
         self._writer.stop()
         self.link.stop()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         self.database.close()
 
     def shown(self) -> Counter[int]:
@@ -172,10 +175,12 @@ class Rig:
         self.gate = Gate(self.broker.port, authority)
         self.line = Proxy(self.gate.port, chance)
         self.far_line = Proxy(self.broker.port, chance)
-        self._chance = chance
         self._ca = authority.ca
         shutil.copytree(_made()[1][0], folder / "state", ignore=shutil.ignore_patterns("*-shm"))
         shutil.copy(_made()[1][1], folder / "console.db")
+        url = f"mqtts://127.0.0.1:{self.far_line.port}"
+        settings = BrokerSettings(url=url, ca=self._ca)
+        self.console = Console(folder / "console.db", settings, chance)
         self._socket = Path(self._short.name) / "agent.sock"
         order = Order(config=self._config(), folder=folder, seed=seed, broken=broken)
         command = (sys.executable, "-m", "tests.chaos.network_agent", order.model_dump_json())
@@ -197,9 +202,7 @@ class Rig:
         await self.gate.open()
         await self.line.open()
         await self.far_line.open()
-        url = f"mqtts://127.0.0.1:{self.far_line.port}"
-        settings = BrokerSettings(url=url, ca=self._ca)
-        self.console = Console(self.folder / "console.db", settings, self._chance)
+        self.console.start()
         await self.agent.start()
         await until("the box is connected", self._is_up, within=START_S, every=0.05)
 
@@ -221,9 +224,9 @@ class Rig:
         """The agent's exit code."""
         code = await self.agent.stop()
         await asyncio.to_thread(self.console.close)
-        await self.line.close()
-        await self.far_line.close()
-        await self.gate.close()
+        self.line.close()
+        self.far_line.close()
+        self.gate.close()
         await self.broker.stop()
         self._short.cleanup()
         return code
