@@ -27,6 +27,7 @@ TELL_S: Final = 5.0
 """Losses that belong together are gathered so long before the console is told."""
 TIDY_S: Final = 60.0
 REMEMBER_S: Final = 600.0
+_REMEMBER_NS: Final = int(REMEMBER_S) * 1_000_000_000
 _HOUR_NS: Final = 3_600_000_000_000
 
 
@@ -69,7 +70,7 @@ class Housekeeper:
         loop = asyncio.get_running_loop()
         start = loop.time()
         due = _Due(start, start + TIDY_S, start + REMEMBER_S)
-        synced = False
+        told = 0
         while True:
             await asyncio.sleep(TICK_S)
             try:
@@ -82,9 +83,10 @@ class Housekeeper:
                 if now >= due.tidy:
                     due.tidy = now + TIDY_S
                     await self.tidy()
-                before, synced = synced, self._clock.stamp().synced
-                # The first true time for long is worth keeping: the power may be gone in a minute.
-                if now >= due.remember or (synced and not before):
+                self._clock.stamp()
+                # A true time after long without is worth keeping: the power may go in a minute.
+                if now >= due.remember or self._clock.floor - told >= _REMEMBER_NS:
+                    told = self._clock.floor
                     due.remember = now + REMEMBER_S
                     await self._outbox.remember()
             except (StoreError, EmitError) as error:

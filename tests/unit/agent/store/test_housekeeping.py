@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.agent.store.boxed import HOUR, Hours, SetClock
 
+from nexus_agent.clock import BUILT, Clock
 from nexus_agent.protocol import Stream, open_segment
 from nexus_agent.store import guard
 from nexus_agent.store.housekeeping import Housekeeper, Keep
@@ -140,14 +141,22 @@ async def test_a_time_beyond_all_clocks_keeps_everything(opened: Any) -> None:
 async def test_a_clock_that_is_set_right_is_written_down_at_once(
     opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wall, synced = [0], [False]
+    monkeypatch.setattr("time.time_ns", lambda: wall[0])
+    monkeypatch.setattr("nexus_agent.clock._synchronised", lambda: synced[0])
     monkeypatch.setattr("nexus_agent.store.housekeeping.TICK_S", 0.01)
-    clock = SetClock()
-    clock.synced = False
+
+    async def written(since: int) -> None:
+        async with asyncio.timeout(10):
+            while (known := guard.read(state_dir)) is None or known.time < since:
+                await asyncio.sleep(0.01)
+
+    clock = Clock()
     async with opened(clock=clock) as store, asyncio.TaskGroup() as group:
+        (state_dir / guard.FILE_NAME).unlink()
         keeper = Housekeeper(store.outbox, store.database, clock, Keep(1, 1), Hours())
         running = group.create_task(keeper.run(), name="housekeeping")
-        clock.synced = True
-        async with asyncio.timeout(10):
-            while (known := guard.read(state_dir)) is None or known.time < clock.wall:
-                await asyncio.sleep(0.01)
+        await written(0)
+        wall[0], synced[0] = BUILT + 1000 * HOUR, True
+        await written(wall[0])
         running.cancel()
