@@ -1,8 +1,9 @@
 """A bad line between box, broker and console: bounded recovery, nothing lost, no busy loop.
 
-The bound follows from keep-alive, back-off and retransmission, which are set to be small. After a
-fault, a side has a sound session again within `_up` seconds; the sender asks again after a pause
-that is at most as long as the silence was, and `PATIENCE_S` more.
+The bound follows from keep-alive, back-off and retransmission, which are set to be small. Who is at
+a line's end knows at last that a session is over (`Fault.found`), waits out the longest back-off
+and connects. What the console was not heard to acknowledge is sent again after a pause that is at
+most as long as its silence was, and `PATIENCE_S` more.
 """
 
 from __future__ import annotations
@@ -78,13 +79,17 @@ class Fault:
 
     @property
     def found(self) -> float:
-        """When whoever is at its line's end knows at the latest that a session is over."""
+        """When whoever is at its line's end knows at the latest that a session is over.
+
+        Who waits for a CONNACK or a SUBACK waits its time out, whatever becomes of the line.
+        """
+        opening = self.end + max(DIAL_S, ANSWER_S)
         after = {
-            "swallow": max(self.start + DEAD_S, self.end + DIAL_S),
-            "stall": self.end + max(DEAD_S, DIAL_S, 2 * ANSWER_S),
+            "swallow": max(self.start + DEAD_S, opening),
+            "stall": self.end + max(DEAD_S, DIAL_S, ANSWER_S),
             "puback dropped": self.end + PUBACK_S,
         }
-        return after.get(self.kind, self.end)
+        return after.get(self.kind, opening)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,8 @@ class Gate:
         if manner != "hold":
             held, self._held = self._held, []
             for one in held:
-                one.writer.write(one.packet)
+                if not one.writer.is_closing():
+                    one.writer.write(one.packet)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -276,6 +276,7 @@ def _sync(world: World, chance: random.Random) -> None:
         world.machine.synced = False
     else:
         world.machine.synchronise()
+    world.wait(3, step=1)  # the housekeeper looks once a second
 
 
 def _restart(world: World, chance: random.Random) -> None:
