@@ -153,10 +153,10 @@ class Proxy:
                 return
         if rule.kind == "delay":
             await asyncio.sleep(self._chance.uniform(0, rule.amount))
-        while rule.kind == "drip" and self._rule is rule and len(data) > _PIECE:
-            await asyncio.sleep(_PIECE / rule.amount)
-            writer.write(data[:_PIECE])
-            data = data[_PIECE:]
+        while rule.kind == "drip" and self._rule is rule and data:
+            piece, data = data[:_PIECE], data[_PIECE:]
+            await asyncio.sleep(len(piece) / rule.amount)
+            writer.write(piece)
         if not carried.dead:
             writer.write(data)
             await writer.drain()

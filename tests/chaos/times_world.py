@@ -337,7 +337,7 @@ class World:
         self.loop.now += 11.0  # the kernel is asked every ten seconds
         self.emit_everywhere(60)  # of a size that is not merged with what stands before it
         behind = len(self.happened)
-        self.wait(max(self.ttl.values()) * 3600 + 7200, step=DAY_S / 4)
+        self.wait(max(self.ttl.values()) * 3600 + 7200, step=DAY_S / 2)
         waiting = {
             event
             for event in range(behind)
