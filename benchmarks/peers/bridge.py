@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from nexus_demo.processes import Process, free_port
 from peers.contestant import Contestant, size_of
 from peers.course import Desk, listening, mosquitto
-
-from nexus_demo.processes import Process, free_port
 
 _CONF: Final = """\
 user root
@@ -23,7 +22,7 @@ max_queued_messages 0
 set_tcp_nodelay true
 connection bridge
 address 127.0.0.1:{port}
-bridge_cafile {ca}
+{tls}
 remote_clientid bridge
 cleansession false
 restart_timeout 1
@@ -50,7 +49,7 @@ class Bridge(Contestant):
 
     async def start(self, port: int) -> float:
         self._config.write_text(
-            _CONF.format(local=self._port, folder=self.folder, port=port, ca=self.ca)
+            _CONF.format(local=self._port, folder=self.folder, port=port, tls=self._tls())
         )
         started = await self._run()
         await listening(self.process, self._port)
@@ -62,5 +61,19 @@ class Bridge(Contestant):
         await self._publisher.stop()
         await super().stop()
 
+    def _tls(self) -> str:
+        return f"bridge_cafile {self.ca}"
+
     def disk(self) -> int:
         return size_of(self.folder, _STORE)
+
+
+class PlainBridge(Bridge):
+    """The same without TLS to the remote broker: what encryption alone costs it."""
+
+    name = "mosquitto-bridge-plain"
+    what = "the same bridge without TLS"
+    tls = False
+
+    def _tls(self) -> str:
+        return ""

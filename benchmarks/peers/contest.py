@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from figure import SEED, readings
+
 from peers.contestant import Contestant
 from peers.course import Desk, FarEnd, Line, Remote, far_end
 from peers.producers.feed import Order
@@ -31,6 +32,8 @@ _IDLE_S: Final = 4.0
 _FLOW_S: Final = 60.0
 _QUIET_S: Final = 3.0
 _LONGEST_QUIET_S: Final = 60.0
+_FIRST: Final = 100
+"""Events before the line is cut: what only the first event of a life does is done by then."""
 _APART: Final = 1_000_000
 """Between the first numbers of two orders."""
 
@@ -85,9 +88,10 @@ async def _entered(
 async def flow(kind: type[Contestant], folder: Path, count: int) -> Flow:
     """*count* events as fast as they go, after a second start: the first one builds what stays."""
     async with _entered(kind, folder, "count") as (contestant, remote, desk, far):
-        await far.online(await contestant.start(remote.port), _ONLINE_S)
+        port = remote.port if kind.tls else remote.plain
+        await far.online(await contestant.start(port), _ONLINE_S)
         await contestant.stop()
-        started = await contestant.start(remote.port)
+        started = await contestant.start(port)
         cold = await far.online(started, _ONLINE_S) - started
         await asyncio.sleep(_IDLE_S)
         idle, cpu = contestant.memory(), contestant.cpu()
@@ -105,13 +109,16 @@ async def backlog(kind: type[Contestant], folder: Path, count: int) -> Backlog:
         line = Line(remote.port)
         await line.mend()
         await far.online(await contestant.start(line.port), _ONLINE_S)
+        await desk.order(Order(0, _FIRST, OFFERED))
+        await far.reached(_FIRST, _FLOW_S)
         await line.cut()
-        await desk.order(Order(0, count, 0))
-        await desk.taken(count, _FLOW_S)
+        await asyncio.sleep(1)  # it has noticed
+        await desk.order(Order(_FIRST, count, OFFERED))
+        await desk.taken(_FIRST + count, _FLOW_S)
         kept = await _highest(contestant)
         line.up = 0
         await line.mend()
-        await far.reached(count, _FLOW_S)
+        await far.reached(_FIRST + count, _FLOW_S)
         wire = line.up
         await line.cut()
         return Backlog(kept / count, wire / count)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import psutil
-from peers.course import HERE, Desk
-from peers.producers.feed import LOAD, PORT
 
 from nexus_demo.processes import Process
+from peers.course import HERE, Desk
+from peers.producers.feed import LOAD, PORT
 
 
 class Contestant(ABC):
@@ -23,6 +23,8 @@ class Contestant(ABC):
     """The far end that understands it."""
     what: ClassVar[str]
     """What it is, for people."""
+    tls: ClassVar[bool] = True
+    """Whether it speaks TLS to the remote broker."""
     process: Process
     """The one that is measured and killed."""
 
@@ -38,7 +40,7 @@ class Contestant(ABC):
         }
 
     async def prepare(self) -> None:  # noqa: B027 - most need nothing
-        """Install what is missing. Raises RuntimeError or OSError that says why it cannot be had."""
+        """Install what is missing. Raises RuntimeError or OSError that says why it cannot be."""
 
     @abstractmethod
     async def start(self, port: int) -> float:

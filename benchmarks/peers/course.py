@@ -11,12 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from peers.producers.feed import Order
-
 from nexus_demo.broker import find_mosquitto
 from nexus_demo.certs import Authority
 from nexus_demo.processes import Process, free_port
 from nexus_demo.waiting import DemoError, NotYet, until
+from peers.producers.feed import Order
 
 HERE: Final = Path(__file__).parents[1]
 """Where `peers` is imported from."""
@@ -24,11 +23,12 @@ _ANSWER_S: Final = 10.0
 _CHUNK: Final = 65_536
 _REMOTE: Final = """\
 user root
+allow_anonymous true
 listener {port} 127.0.0.1
 cafile {ca}
 certfile {cert}
 keyfile {key}
-allow_anonymous true
+listener {plain} 127.0.0.1
 persistence false
 max_inflight_messages 1000
 max_queued_messages 0
@@ -37,17 +37,19 @@ set_tcp_nodelay true
 
 
 class Remote:
-    """The broker of the fleet: TLS, and no limit in which anything would be dropped."""
+    """The broker of the fleet: TLS at *port*, and no limit in which anything would be dropped."""
 
     def __init__(self, folder: Path) -> None:
         authority = Authority(folder / "ca")
         server = authority.server("broker")
         self.ca = authority.ca
-        self.port = free_port()
+        self.port, self.plain = free_port(), free_port()
         self.url = f"mqtts://127.0.0.1:{self.port}"
         config = folder / "remote.conf"
         config.write_text(
-            _REMOTE.format(port=self.port, ca=self.ca, cert=server.cert, key=server.key)
+            _REMOTE.format(
+                port=self.port, plain=self.plain, ca=self.ca, cert=server.cert, key=server.key
+            )
         )
         self._process = Process("remote", mosquitto(config), folder / "remote.log")
 
@@ -55,7 +57,7 @@ class Remote:
     async def open(self) -> AsyncIterator[None]:
         await self._process.start()
         try:
-            await listening(self._process, self.port)
+            await listening(self._process, self.plain)
             yield
         finally:
             await self._process.stop()
@@ -168,7 +170,12 @@ class Desk:
 
     async def taken(self, wanted: int, within: float) -> None:
         """Return once *wanted* events have been accepted in all."""
-        await self._until(lambda: self.promised >= wanted, within)
+        try:
+            await self._until(lambda: self.promised >= wanted, within)
+        except TimeoutError:
+            raise TimeoutError(
+                f"{self.promised} of {wanted} events accepted within {within:.0f} s"
+            ) from None
 
     @property
     def promised(self) -> int:

@@ -23,7 +23,6 @@ import aiomqtt
 import orjson
 import uvloop
 import zstandard
-from peers.subscriber import Subscriber
 
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.protocol import (
@@ -39,6 +38,7 @@ from nexus_agent.protocol import (
     verify,
 )
 from nexus_agent.sync.client import Client
+from peers.subscriber import Subscriber
 
 BRIDGE_STATE: Final = "bench/state"
 _IN_FLIGHT: Final = 1000
@@ -145,7 +145,7 @@ class Nexus(Mqtt5):
 
 
 class ThingsBoard(Mqtt5):
-    """As much of a ThingsBoard server as the gateway waits for: its limits, of which it has none."""
+    """As much of a ThingsBoard server as the gateway waits for: it asks for its limits."""
 
     topics = ("v1/gateway/telemetry", "v1/devices/me/rpc/request/+")
     _LIMITS: Final = json.dumps(
@@ -177,7 +177,9 @@ class Lines(Far):
     def _take(self, messages: list[tuple[bytes, bytes]]) -> None:
         events = [payload for topic, payload in messages if topic == b"bench/events"]
         if events:
-            self.book(len(events), (int(found[1]) for found in map(_NUMBER.search, events) if found))
+            self.book(
+                len(events), (int(found[1]) for found in map(_NUMBER.search, events) if found)
+            )
         if (BRIDGE_STATE.encode(), b"1") in messages:
             _say("online", time.monotonic())
 

@@ -1,4 +1,4 @@
-"""thingsboard-gateway in an environment of its own, with its SQLite storage tuned for throughput."""
+"""thingsboard-gateway in an environment of its own, its SQLite storage tuned for throughput."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Final
-
-from peers.contestant import Contestant, size_of
-from peers.course import HERE, Desk
+from typing import ClassVar, Final
 
 from nexus_demo.processes import Process
+from peers.contestant import Contestant, size_of
+from peers.course import HERE, Desk
+from peers.producers.feed import TOGETHER
 
 REQUIREMENTS: Final = HERE.parent / "requirements" / "peers.txt"
 VENV: Final = Path("build/peers/tb-venv")
 _INSTALL_S: Final = 300.0
 _PACKAGE: Final = "lib/python*/site-packages/thingsboard_gateway"
 _CONNECTOR: Final = Path(__file__).parent / "producers" / "tb_feed.py"
+_AT_ONCE: Final = 5_000
+"""Readings that it writes and reads at once: ten times its default."""
 _NOWHERE: Final = "http://127.0.0.1:9"
 """It looks for updates of itself at its maker's: a benchmark calls nobody."""
 
@@ -29,7 +31,9 @@ class Gateway(Contestant):
 
     name = "thingsboard-gateway"
     form = "thingsboard"
-    what = "thingsboard-gateway 3.8, SQLite storage, one custom connector"
+    what = "thingsboard-gateway 3.8, SQLite storage, one custom connector; an item a reading"
+    together: ClassVar[int] = 1
+    """Readings in one item of its storage; its own connectors store each reading by itself."""
 
     def __init__(self, folder: Path, ca: Path, desk: Desk, load: Path) -> None:
         super().__init__(folder, ca, desk, load)
@@ -37,6 +41,7 @@ class Gateway(Contestant):
         self._config.mkdir()
         (folder / "logs").mkdir()
         self.environ |= {
+            TOGETHER: str(self.together),
             "TB_GW_CONFIG_DIR": str(self._config),
             "HTTPS_PROXY": _NOWHERE,
             "PIP_NO_INDEX": "1",
@@ -60,7 +65,7 @@ class Gateway(Contestant):
         shutil.copy(_CONNECTOR, extension)
 
     async def start(self, port: int) -> float:
-        self._write("tb_gateway", _settings(port, self.ca, self.folder))
+        self._write("tb_gateway", _settings(port, self.ca, self.folder, self.together))
         self._write("feed", {"id": "feed"})
         self._write("logs", _LOGS)
         return await self._run()
@@ -70,6 +75,14 @@ class Gateway(Contestant):
 
     def disk(self) -> int:
         return size_of(self.folder / "data", "*.db*")
+
+
+class BatchedGateway(Gateway):
+    """The same with a connector that puts as many readings into an item as the agent's plugin."""
+
+    name = "thingsboard-gateway-batched"
+    what = "the same gateway, 100 readings an item"
+    together = 100
 
 
 async def _call(*command: str) -> None:
@@ -88,7 +101,7 @@ async def _call(*command: str) -> None:
         raise RuntimeError(f"{' '.join(command)} failed: {''.join(last)}")
 
 
-def _settings(port: int, ca: Path, folder: Path) -> dict[str, object]:
+def _settings(port: int, ca: Path, folder: Path, together: int) -> dict[str, object]:
     """Its main configuration: no limits, no statistics, no remote configuration, big batches.
 
     Its storage is WAL with synchronous=NORMAL; it has no setting for that.
@@ -111,8 +124,8 @@ def _settings(port: int, ca: Path, folder: Path) -> dict[str, object]:
         "storage": {
             "type": "sqlite",
             "data_file_path": f"{folder}/data/",
-            "max_read_records_count": 5_000,
-            "writing_batch_size": 5_000,
+            "max_read_records_count": _AT_ONCE // together,
+            "writing_batch_size": _AT_ONCE // together,
             "size_limit": 1024,
             "messages_ttl_in_days": 30,
         },
@@ -132,7 +145,11 @@ _LOGS: Final = {
     "version": 1,
     "disable_existing_loggers": False,
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "level": "WARNING", "stream": "ext://sys.stdout"}
+        "console": {
+            "class": "logging.StreamHandler",
+            "level": "WARNING",
+            "stream": "ext://sys.stdout",
+        }
     },
     "root": {"level": "WARNING", "handlers": ["console"]},
 }

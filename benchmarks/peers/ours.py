@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from peers.contestant import Contestant, size_of
-from peers.course import HERE, Desk
-
 from nexus_agent.store.database import FILE_NAME
 from nexus_demo.processes import Process
+from peers.contestant import Contestant, size_of
+from peers.course import HERE, Desk
 
 _TOML: Final = """\
 [agent]
@@ -41,7 +40,7 @@ class Nexus(Contestant):
         (about / "entry_points.txt").write_text(_ENTRY_POINT)
         self.environ["PYTHONPATH"] = f"{HERE}:{about.parent}"
         config = folder / "agent.toml"
-        command = [sys.executable, "-m", "nexus_agent", "run", "--config", config]
+        command = [sys.executable, "-m", "nexus_agent", "run", "--config", str(config)]
         self._config = config
         self.process = Process("agent", command, folder / "agent.log", self.environ)
 

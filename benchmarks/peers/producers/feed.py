@@ -18,9 +18,9 @@ from typing import Any, Final
 
 PORT: Final = "BENCH_PORT"
 LOAD: Final = "BENCH_LOAD"
+TOGETHER: Final = "BENCH_TOGETHER"
 BATCH: Final = 500
-"""Events handed over at once."""
-_TICKS_PER_SECOND: Final = 20
+"""Events handed over at once where there is no rate; with one they come one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Order:
 
     def batches(self) -> Iterator[tuple[float, int, int]]:
         """(seconds after the start when it is due, first event, number of events)."""
-        size = max(1, self.rate // _TICKS_PER_SECOND) if self.rate else BATCH
+        size = 1 if self.rate else BATCH
         for done in range(0, self.count, size):
             due = done / self.rate if self.rate else 0.0
             yield due, self.first + done, min(size, self.count - done)

@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from peers.producers.feed import Load, Order, port
-
 from nexus_agent.plugin import Plugin, Settings
+from peers.producers.feed import Load, Order, port
 
 _LANES: Final = 4
 """Plugins that emit at the same time."""
@@ -30,21 +29,24 @@ class FeedPlugin(Plugin[Settings]):
             order = Order.parse(line)
             begin = time.monotonic()
             writer.write(f"start {begin}\n".encode())
-            batches = order.batches()
             async with asyncio.TaskGroup() as group:
-                for lane in range(1 if order.rate else _LANES):
-                    task = self._hand_over(load, batches, begin, writer)
-                    group.create_task(task, name=f"feed:{lane}")
+                if order.rate:
+                    for due, first, count in order.batches():
+                        await asyncio.sleep(begin + due - time.monotonic())
+                        one = self._hand_over(load, iter([(due, first, count)]), writer)
+                        group.create_task(one, name=f"feed:{first}")
+                else:
+                    batches = order.batches()
+                    for lane in range(_LANES):
+                        task = self._hand_over(load, batches, writer)
+                        group.create_task(task, name=f"feed:{lane}")
 
     async def _hand_over(
         self,
         load: Load,
         batches: Iterator[tuple[float, int, int]],
-        begin: float,
         writer: asyncio.StreamWriter,
     ) -> None:
-        for due, first, count in batches:
-            if due:
-                await asyncio.sleep(begin + due - time.monotonic())
+        for _, first, count in batches:
             await self.context.emit_many(load.events(first, count))
             writer.write(f"{first} {first + count - 1}\n".encode())

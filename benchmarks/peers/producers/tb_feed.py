@@ -11,19 +11,20 @@ import time
 from threading import Event, Thread
 from typing import Any, Final
 
-from peers.producers.feed import Load, Order, port
 from thingsboard_gateway.connectors.connector import Connector
 from thingsboard_gateway.gateway.constant_enums import Status
 from thingsboard_gateway.gateway.entities.converted_data import ConvertedData
 from thingsboard_gateway.gateway.entities.datapoint_key import DatapointKey
 from thingsboard_gateway.gateway.entities.telemetry_entry import TelemetryEntry
 
+from peers.producers.feed import TOGETHER, Load, Order, port
+
 DEVICE: Final = "bench"
 _EPOCH_MS: Final = 1_800_000_000_000
 """A reading's time is its key in ThingsBoard, in milliseconds: no two may have the same."""
 _QUEUED: Final = 20_000
 """What may wait in the gateway's memory, so that it is not measured on a queue of any length."""
-_TOGETHER: Final = int(os.environ.get("BENCH_TOGETHER", "1"))
+_TOGETHER: Final = int(os.environ[TOGETHER])
 """Readings in one item of its storage."""
 
 
