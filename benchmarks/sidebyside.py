@@ -108,6 +108,8 @@ async def peers(folder: Path, scale: float) -> list[Figure]:
         if kind is Nexus:
             await _ceiling(book, folder, count)
     for kind in _THROUGH_TROUBLE:
+        if kind.name not in book.rates:
+            continue  # its flow's row says why
         await _trouble(book, kind, folder, scale)
     for rival in _RIVALS:
         _ratios(book, rival)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from peers.producers.feed import Order
 HERE: Final = Path(__file__).parents[1]
 """Where `peers` is imported from."""
 _ANSWER_S: Final = 10.0
+_BEGIN_S: Final = 20.0
 _CHUNK: Final = 65_536
 _REMOTE: Final = """\
 user root
@@ -34,6 +35,16 @@ max_inflight_messages 1000
 max_queued_messages 0
 set_tcp_nodelay true
 """
+
+
+@asynccontextmanager
+async def _limit(what: str, seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError that names *what* where the block takes longer than *seconds*."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"{what}: not within {seconds:g} s") from None
 
 
 class Remote:
@@ -163,27 +174,24 @@ class Desk:
     async def order(self, order: Order) -> None:
         """Give an order to the producer, once there is one, and return when it begins."""
         self.started = 0.0
-        await self._until(lambda: self._writer is not None)
+        await self._until(lambda: self._writer is not None, "the producer has come")
         if self._writer is not None:
             self._writer.write(f"{order.first} {order.count} {order.rate}\n".encode())
-        await self._until(lambda: self.started > 0)
+        await self._until(lambda: self.started > 0, "the producer begins")
 
     async def taken(self, wanted: int, within: float) -> None:
         """Return once *wanted* events have been accepted in all."""
-        try:
-            await self._until(lambda: self.promised >= wanted, within)
-        except TimeoutError:
-            raise TimeoutError(
-                f"{self.promised} of {wanted} events accepted within {within:.0f} s"
-            ) from None
+        await self._until(lambda: self.promised >= wanted, f"{wanted} events accepted", within)
 
     @property
     def promised(self) -> int:
         """Events of which the producer was told that they are accepted."""
         return sum(last - first + 1 for first, last in self.accepted)
 
-    async def _until(self, condition: Any, within: float = 20.0) -> None:
-        async with asyncio.timeout(within):
+    async def _until(
+        self, condition: Callable[[], bool], what: str, within: float = _BEGIN_S
+    ) -> None:
+        async with _limit(what, within):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -210,13 +218,13 @@ class FarEnd:
 
     async def online(self, since: float, within: float) -> float:
         """When the contestant came online after *since* (CLOCK_MONOTONIC)."""
-        async with asyncio.timeout(within):
+        async with _limit("online", within):
             while (moment := await self._online.get()) < since:
                 pass
         return moment
 
     async def expect(self, word: str, within: float) -> str:
-        async with asyncio.timeout(within):
+        async with _limit(f"the far end says {word!r}", within):
             while (answer := await self._lines.get())[0] != word:
                 pass
         return answer[1]

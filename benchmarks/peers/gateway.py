@@ -21,7 +21,7 @@ _INSTALL_S: Final = 300.0
 _PACKAGE: Final = "lib/python*/site-packages/thingsboard_gateway"
 _CONNECTOR: Final = Path(__file__).parent / "producers" / "tb_feed.py"
 _AT_ONCE: Final = 5_000
-"""Readings that it writes and reads at once: ten times its default."""
+"""Readings that it writes and reads at once: five times its default."""
 _NOWHERE: Final = "http://127.0.0.1:9"
 """It looks for updates of itself at its maker's: a benchmark calls nobody."""
 
