@@ -80,8 +80,8 @@ class _Book:
 
     def absent(self, name: str, what: str, why: str) -> None:
         """A part that could not be had is a row without a value."""
-        row = Figure(f"peer.{name}.{what}", None, "", compared_with=f"not measured: {why}")
-        self.figures.append(row)
+        note = f"not measured: {why}"
+        self.figures.append(Figure(f"peer.{name}.{what}", None, "", ok=False, compared_with=note))
 
     async def take(self, name: str, what: str, part: Coroutine[Any, Any, T]) -> T | None:
         """What *part* returns, or None where it fails, which is then a row."""

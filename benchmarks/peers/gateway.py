@@ -55,9 +55,10 @@ class Gateway(Contestant):
         ready, wanted = self._venv / ".ready", hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
         if not ready.exists() or ready.read_text() != wanted:
             print(f"installing {REQUIREMENTS.name} into {VENV} …", file=sys.stderr)
-            await _call(sys.executable, "-m", "venv", "--clear", str(self._venv))
+            venv = sys.executable, "-m", "venv", "--clear", str(self._venv)
+            await _call("making an environment", *venv)
             pip = str(self._venv / "bin" / "python"), "-m", "pip", "install", "--quiet"
-            await _call(*pip, "--require-hashes", "-r", str(REQUIREMENTS))
+            await _call("installing", *pip, "--require-hashes", "-r", str(REQUIREMENTS))
             ready.write_text(wanted)
         (package,) = self._venv.glob(_PACKAGE)
         extension = package / "extensions" / "feed"
@@ -85,7 +86,7 @@ class BatchedGateway(Gateway):
     together = 100
 
 
-async def _call(*command: str) -> None:
+async def _call(what: str, *command: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -98,7 +99,7 @@ async def _call(*command: str) -> None:
             await process.wait()
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:]
-        raise RuntimeError(f"{' '.join(command)} failed: {''.join(last)}")
+        raise RuntimeError(f"{what} failed: {''.join(last)}")
 
 
 def _settings(port: int, ca: Path, folder: Path, together: int) -> dict[str, object]:
