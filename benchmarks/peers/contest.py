@@ -30,8 +30,9 @@ _ONLINE_S: Final = 45.0
 _SETTLE_S: Final = 2.0
 _IDLE_S: Final = 4.0
 _FLOW_S: Final = 60.0
-_QUIET_S: Final = 3.0
-_LONGEST_QUIET_S: Final = 60.0
+_QUIET_S: Final = 8.0
+"""Nothing more comes after so long a silence."""
+_LONGEST_WAIT_S: Final = 60.0
 _FIRST: Final = 100
 """Events before the line is cut: what only the first event of a life does is done by then."""
 _APART: Final = 1_000_000
@@ -152,18 +153,18 @@ async def kills(kind: type[Contestant], folder: Path, times: int, *, cut: bool) 
                 await line.mend()
         await asyncio.sleep(0.2)  # the last receipts
         await far.online(await contestant.start(line.port), _ONLINE_S)
-        found = await _quiet(far)
+        found = await _arrived(far, desk.accepted)
         await line.cut()
         lost = missing(desk.accepted, found["ranges"])
         seen = sum(last - first + 1 for first, last in found["ranges"])
         return Kills(times, desk.promised, lost, found["events"] - seen)
 
 
-async def _quiet(far: FarEnd) -> dict[str, Any]:
-    """What has arrived once nothing more does."""
-    until = time.monotonic() + _LONGEST_QUIET_S
+async def _arrived(far: FarEnd, accepted: list[tuple[int, int]]) -> dict[str, Any]:
+    """What has arrived once all that was accepted has, or nothing more does."""
+    until = time.monotonic() + _LONGEST_WAIT_S
     found, since = await far.numbers(), time.monotonic()
-    while time.monotonic() < min(until, since + _QUIET_S):
+    while missing(accepted, found["ranges"]) and time.monotonic() < min(until, since + _QUIET_S):
         await asyncio.sleep(0.5)
         now = await far.numbers()
         if now["events"] != found["events"]:
