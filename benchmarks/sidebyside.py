@@ -5,6 +5,7 @@ Ratios hold where figures do not: what slows this machine slows all of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ _BACKLOG: Final = 30_000
 _KILLS: Final = 3
 _CEILING: Final = "raw-ceiling"
 _CEILING_S: Final = 60.0
+_ENOUGH_S: Final = 480.0
+"""After so long nothing more is begun: half as long again as it takes on a machine with nothing
+else to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class _Book:
         self.figures: list[Figure] = []
         self.rates: dict[str, float] = {}
         self.cpu: dict[str, float] = {}
+        self._until = time.monotonic() + _ENOUGH_S
 
     def add(
         self,
@@ -86,6 +91,10 @@ class _Book:
     async def take(self, name: str, what: str, part: Coroutine[Any, Any, T]) -> T | None:
         """What *part* returns, or None where it fails, which is then a row."""
         found: T | None = None
+        if time.monotonic() > self._until:
+            part.close()
+            self.absent(name, what, f"{_ENOUGH_S:.0f} s had gone by: the machine is busy")
+            return None
         try:
             found = await part
         except* FAILURES as group:
