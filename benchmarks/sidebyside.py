@@ -38,8 +38,7 @@ _KILLS: Final = 3
 _CEILING: Final = "raw-ceiling"
 _CEILING_S: Final = 60.0
 _ENOUGH_S: Final = 480.0
-"""After so long nothing more is begun: half as long again as it takes on a machine with nothing
-else to do."""
+"""After so long nothing more is begun: a busy machine makes the bench no longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
