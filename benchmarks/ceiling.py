@@ -7,7 +7,6 @@ bytes, highest bytes on the disk].
 from __future__ import annotations
 
 import json
-import resource
 import sqlite3
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 import zstandard
-from figure import readings
+from figure import peak_memory, readings
 
 _SEGMENT: Final = 1_000
 _READINGS: Final = 5_000
@@ -73,8 +72,7 @@ def _lines(load: list[tuple[str, Any]], start: int, count: int) -> bytes:
 
 def main() -> None:
     rate, cpu, disk = loop(Path(sys.argv[1]) / "raw.db", int(sys.argv[2]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps([rate, cpu, peak, disk]))
+    print(json.dumps([rate, cpu, peak_memory("self"), disk]))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import psutil
+from figure import peak_memory
 
 from nexus_demo.processes import Process
 from peers.course import HERE, Desk
@@ -73,11 +74,8 @@ class Contestant(ABC):
         return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
 
     def peak_memory(self) -> float:
-        """The most resident memory it ever had, in MB (proc(5), VmHWM)."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text("ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-        raise RuntimeError(f"/proc/{self.process.pid}/status has no VmHWM")
+        """The most resident memory it ever had, in MB."""
+        return peak_memory(self.process.pid) / 1e6
 
 
 def size_of(folder: Path, pattern: str) -> int:
