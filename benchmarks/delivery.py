@@ -67,7 +67,7 @@ async def durable(folder: Path, count: int) -> list[Figure]:
             )
     finally:
         await broker.stop()
-    rate, (raw, *_) = count / elapsed, loop(folder / "raw.db", count)
+    rate, (raw, _) = count / elapsed, loop(folder / "raw.db", count)
     return [
         Figure(
             "durable events",

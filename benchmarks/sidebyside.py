@@ -138,13 +138,12 @@ async def _ceiling(book: _Book, folder: Path, count: int) -> None:
     run = run_script("ceiling.py", folder, count, within=_CEILING_S)
     if (found := await book.take(_CEILING, "flow", run)) is None:
         return
-    rate, cpu, peak, disk = found
+    rate, cpu, peak = found
     book.rates[_CEILING], book.cpu[_CEILING] = rate, cpu / count * 1e5
     how = "encode, compress, write, read, delete: sqlite3, WAL, FULL, 1,000 events a transaction"
     book.add(_CEILING, "throughput", rate, "events/s", f"{how}; {count} events")
     book.add(_CEILING, "cpu", cpu / count * 1e5, "CPU-seconds for 100,000")
     book.add(_CEILING, "peak-memory", peak / 1e6, "MB RSS")
-    book.add(_CEILING, "files", disk / 1e6, "MB", "its files at the end, of a single segment")
 
 
 async def _trouble(book: _Book, kind: type[Contestant], folder: Path, scale: float) -> None:
