@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help page demo smoke test test-wheel check docs reference format bench chaos lock clean
+.PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -75,9 +75,12 @@ format: $(READY) ## Put the format right, and the lint findings that ruff can me
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure the budgets; ends with JSON
+bench: $(READY) ## Measure the budgets, beside peers too; ends with JSON
 	@mkdir -p build
 	@PYTHONPATH=demo $(BIN)/python benchmarks/run.py
+
+figures: bench ## Measure, and put the figures, the machine and the plot into docs/figures
+	@PYTHONPATH=docs $(BIN)/python -m nexus_docs figures
 
 chaos: $(READY) ## Break things and see that nothing promised is lost; ends with JSON
 	@mkdir -p build
@@ -91,6 +94,7 @@ lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
 		--extra obd --extra console --extra postgresql --extra demo --extra docs --extra dev
 	@$(COMPILE_ALONE) requirements/node.in --output-file requirements/node.txt
+	@$(COMPILE_ALONE) requirements/peers.in --output-file requirements/peers.txt
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
 		--extra obd
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \

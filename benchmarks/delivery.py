@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import zstandard
 from box import box
+from ceiling import loop
 from figure import Figure, readings
 from script import run_script
 
@@ -67,7 +67,7 @@ async def durable(folder: Path, count: int) -> list[Figure]:
             )
     finally:
         await broker.stop()
-    rate, ceiling = count / elapsed, _ceiling(folder / "raw.db", readings(count))
+    rate, (raw, _) = count / elapsed, loop(folder / "raw.db", count)
     return [
         Figure(
             "durable events",
@@ -79,49 +79,14 @@ async def durable(folder: Path, count: int) -> list[Figure]:
         ),
         Figure(
             "durable events, share of the raw ceiling",
-            round(rate / ceiling, 3),
+            round(rate / raw, 3),
             "ratio",
             ">= 0.3",
-            rate / ceiling >= 0.3,
-            f"bare sqlite3 loop: {ceiling:.0f} events/s",
+            rate / raw >= 0.3,
+            f"bare sqlite3 loop: {raw:.0f} events/s",
         ),
         Figure("agent CPU for 100,000 durable events", round(cpu / count * 1e5, 3), "s"),
     ]
-
-
-def _ceiling(file: Path, events: list[tuple[str, object]]) -> float:
-    """The same events encoded, compressed, written, read and deleted by a bare loop, FULL."""
-    connection = sqlite3.connect(file, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("CREATE TABLE segment (id INTEGER PRIMARY KEY, payload BLOB)")
-    compressor = zstandard.ZstdCompressor(level=3)
-    started = time.perf_counter()
-    for start in range(0, len(events), 1000):
-        lines = b"\n".join(
-            orjson.dumps(
-                {
-                    "specversion": "1.0",
-                    "id": f"1/telemetry/{start + n}",
-                    "source": "/bench/bench",
-                    "type": kind,
-                    "time": "2026-11-23T00:00:00.000000Z",
-                    "mono": "1.000000",
-                    "boot": "eebf0257-c1cc-4e29-bf00-bca2699f6e37",
-                    "synced": True,
-                    "data": data,
-                }
-            )
-            for n, (kind, data) in enumerate(events[start : start + 1000])
-        )
-        payload = compressor.compress(lines)
-        connection.execute("INSERT INTO segment VALUES (?,?)", (start, payload))
-    for (identity,) in connection.execute("SELECT id FROM segment").fetchall():
-        connection.execute("SELECT payload FROM segment WHERE id=?", (identity,)).fetchone()
-        connection.execute("DELETE FROM segment WHERE id=?", (identity,))
-    elapsed = time.perf_counter() - started
-    connection.close()
-    return len(events) / elapsed
 
 
 async def latency(folder: Path, seconds: float) -> list[Figure]:

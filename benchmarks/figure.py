@@ -7,6 +7,7 @@ import random
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 SEED: Final = 20261123
@@ -28,6 +29,17 @@ class Figure:
     budget: str | None = None
     ok: bool | None = None
     compared_with: str | None = None
+
+
+def peak_memory(process: int | str) -> int:
+    """The most bytes that a process ever had resident (proc(5), VmHWM).
+
+    getrusage's ru_maxrss is no use for it: it begins with what the parent had at the fork.
+    """
+    for line in Path(f"/proc/{process}/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/{process}/status has no VmHWM")
 
 
 def readings(count: int) -> list[tuple[str, Any]]:

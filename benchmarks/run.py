@@ -16,19 +16,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import aiomqtt
 import delivery
-import httpx
 import idle
 import ingest
 import offline
 import process
+import sidebyside
 import uvloop
 import whole
+from failures import FAILURES, reasons
 from figure import SEED, Figure
 
 from nexus_agent import logs
-from nexus_demo.waiting import DemoError
 
 IN_PROCESS: Final = {"latency", "trickle", "ingest"}
 """The others start processes in groups of their own, which uvloop cannot; it runs inside them."""
@@ -36,7 +35,8 @@ IN_PROCESS: Final = {"latency", "trickle", "ingest"}
 OUTPUT: Final = Path("build/bench.json")
 LONGEST_S: Final = 180.0
 """No measurement takes longer; one that would is given up."""
-FAILURES: Final = (OSError, RuntimeError, DemoError, aiomqtt.MqttError, httpx.HTTPError)
+PEERS_LONGEST_S: Final = 900.0
+"""Seventeen in one, each with limits of its own, and an environment to install the first time."""
 Measurement = Callable[[Path], Coroutine[Any, Any, list[Figure]]]
 
 
@@ -58,6 +58,7 @@ def main() -> int:
         ),
         "restart": lambda folder: process.restart(folder, int(500 * scale)),
         "idle": lambda folder: idle.traffic(folder, 2 if options.quick else 4),
+        "peers": lambda folder: sidebyside.peers(folder, scale),
     }
     logs.configure(logs.LogSettings(level="warning"))
     print(f"seed {SEED}", file=sys.stderr)
@@ -82,21 +83,11 @@ async def _measure(name: str, measurement: Coroutine[Any, Any, list[Figure]]) ->
     found: list[Figure] = []
     why = ""
     try:
-        async with asyncio.timeout(LONGEST_S):
+        async with asyncio.timeout(PEERS_LONGEST_S if name == "peers" else LONGEST_S):
             found = await measurement
     except* FAILURES as group:
-        why = "; ".join(_reasons(group))
+        why = reasons(group)
     return found or [Figure(name, None, "", None, ok=False, compared_with=f"not measured: {why}")]
-
-
-def _reasons(group: BaseExceptionGroup[Exception]) -> list[str]:
-    reasons: list[str] = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            reasons += _reasons(error)
-        else:
-            reasons.append(f"{type(error).__name__}: {error}")
-    return reasons
 
 
 def _line(figure: Figure) -> str:

@@ -1,11 +1,22 @@
-"""`make reference`: write every generated part, and say which files changed."""
+"""`make reference`: write every generated part, and say which files changed.
+
+`python -m nexus_docs figures` takes in the last run of `make bench` before that.
+"""
 
 from __future__ import annotations
 
+import sys
+
 from nexus_docs.pages import pages
+from nexus_docs.snapshot import NoFiguresError, keep
 
 
 def main() -> None:
+    if sys.argv[1:] == ["figures"]:
+        try:
+            print(f"wrote {keep()}")
+        except NoFiguresError as error:
+            sys.exit(str(error))
     for file, text in pages().items():
         old = file.read_text("utf-8") if file.exists() else ""
         if old != text:

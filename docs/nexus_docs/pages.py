@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-from nexus_docs import asyncapi, configuration, rest
+from nexus_docs import asyncapi, configuration, figures, plot, rest, snapshot
 
-REFERENCE: Final = Path(__file__).resolve().parents[1] / "reference"
+DOCS: Final = Path(__file__).resolve().parents[1]
+REFERENCE: Final = DOCS / "reference"
 _PART: Final = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
@@ -17,11 +18,14 @@ def pages() -> dict[Path, str]:
     openapi = rest.document()
     protocol = REFERENCE / "asyncapi.yaml"
     settings = REFERENCE / "configuration.md"
+    run, measured = snapshot.newest(), DOCS / "figures.md"
     return {
         REFERENCE / "openapi.json": rest.as_json(openapi),
         REFERENCE / "rest.md": rest.as_page(openapi),
         protocol: asyncapi.with_schemas(protocol.read_text("utf-8")),
         settings: _fill(settings.read_text("utf-8"), configuration.tables()),
+        measured: _fill(measured.read_text("utf-8"), figures.parts(run)),
+        snapshot.FOLDER / "side-by-side.svg": plot.draw(run),
     }
 
 

@@ -1,0 +1,1 @@
+"""What feeds events into each contestant, in its own process and through its own front door."""
