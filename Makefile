@@ -3,10 +3,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos lock clean
+.PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos proofs lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
+# A file's tests stay together; more processes than this wait for the disk.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 # PYTEST_ARGS="tests/unit -k outbox" make test  runs a part.
 PYTEST_ARGS ?=
 # QUICK=1 make chaos  runs few cases; CHAOS_ARGS="power --seed 7" make chaos  one suite, as once.
@@ -43,8 +45,9 @@ smoke: $(READY) ## Prove the whole path once, with a broker outage and a kill -9
 	@mkdir -p build
 	@PYTHONPATH=demo $(BIN)/python -m nexus_demo.smoke
 
-test: $(READY) $(PAGE) ## Run every test on the source tree, then test the installed wheel
-	@$(BIN)/pytest $(PYTEST_ARGS)
+test: $(READY) $(PAGE) ## Run every test, a few cases of each chaos suite, and test the wheel
+	@$(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory chaos QUICK=1
 	@$(MAKE) --no-print-directory test-wheel
 
 test-wheel: $(READY) $(PAGE) $(WHEEL_READY) ## Build the wheel, install it apart from the sources, test it
@@ -52,7 +55,7 @@ test-wheel: $(READY) $(PAGE) $(WHEEL_READY) ## Build the wheel, install it apart
 	@$(BIN)/python -m hatchling build --target wheel --directory build/wheel
 	@$(WHEEL_VENV)/bin/python -m pip install --quiet --quiet --no-deps --force-reinstall \
 		build/wheel/nexus_core_agent-*.whl
-	@cd build/wheel-run && NEXUS_TESTED=wheel $(CURDIR)/$(WHEEL_VENV)/bin/pytest \
+	@cd build/wheel-run && NEXUS_TESTED=wheel $(CURDIR)/$(WHEEL_VENV)/bin/pytest $(PARALLEL) \
 		--config-file $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:cacheprovider \
 		$(addprefix $(CURDIR)/,$(WHEEL_TESTS))
 
@@ -85,6 +88,9 @@ figures: bench ## Measure, and put the figures, the machine and the plot into do
 chaos: $(READY) ## Break things and see that nothing promised is lost; ends with JSON
 	@mkdir -p build
 	@PYTHONPATH=demo $(BIN)/python -m tests.chaos $(if $(QUICK),--quick) $(CHAOS_ARGS)
+
+proofs: $(READY) ## Put what the last chaos run has found into docs/proofs.md
+	@PYTHONPATH=docs $(BIN)/python -m nexus_docs proofs
 
 COMPILE_ALONE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from nexus_docs import asyncapi, configuration, figures, plot, rest, snapshot
+from nexus_docs import asyncapi, configuration, figures, plot, proofs, rest, snapshot
 
 DOCS: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = DOCS / "reference"
@@ -19,12 +19,14 @@ def pages() -> dict[Path, str]:
     protocol = REFERENCE / "asyncapi.yaml"
     settings = REFERENCE / "configuration.md"
     run, measured = snapshot.newest(), DOCS / "figures.md"
+    proven = DOCS / "proofs.md"
     return {
         REFERENCE / "openapi.json": rest.as_json(openapi),
         REFERENCE / "rest.md": rest.as_page(openapi),
         protocol: asyncapi.with_schemas(protocol.read_text("utf-8")),
         settings: _fill(settings.read_text("utf-8"), configuration.tables()),
         measured: _fill(measured.read_text("utf-8"), figures.parts(run)),
+        proven: _fill(proven.read_text("utf-8"), proofs.parts(proofs.runs())),
         snapshot.FOLDER / "side-by-side.svg": plot.draw(run),
     }
 
