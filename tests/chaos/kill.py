@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from tests.chaos.promises import Number, Verdict
 from tests.chaos.shop import Load, Shop, Victim, amiss, duplicates, opened
 from tests.chaos.suite import Control, Outcome, Plan, Suite
 
-from nexus_demo.waiting import DemoError, NotYet
+from nexus_demo.waiting import DemoError, NotYet, until
 
 BOXES: Final = 3
 RATE: Final = 200.0
@@ -33,6 +34,7 @@ ROUND: Final = 5 * len(DECK)
 """Cases that share their processes; after them everything must drain."""
 WIRE_DUPLICATES: Final = 1000
 """What a full run must absorb more of, or it has not tried hard."""
+WORKING_S: Final = 5.0
 TELL_S: Final = 10.0
 
 
@@ -53,6 +55,8 @@ class Pauses:
     before: float
     after: float
     box: int
+    working: bool
+    """Whether that box shall be at its work first, if it gets there in time."""
     saves: bool
     """Whether the broker writes its state down before, as mosquitto does every half hour: when it
     is killed next, it comes back with messages and sessions of then."""
@@ -75,7 +79,8 @@ def pauses(dice: random.Random) -> Pauses:
     else:
         before = dice.uniform(3, 8)
     after = dice.choice((0.0, 0.0, 0.0, dice.uniform(0, 2)))
-    return Pauses(before, after, dice.randrange(BOXES), dice.random() < 0.1)
+    working = dice.random() < 0.3
+    return Pauses(before, after, dice.randrange(BOXES), working, dice.random() < 0.1)
 
 
 def run(plan: Plan) -> Outcome:
@@ -84,6 +89,10 @@ def run(plan: Plan) -> Outcome:
     for number, cases in enumerate(_rounds(plan.cases)):
         folder = plan.folder / str(number)
         asyncio.run(_round(plan, cases, folder, outcome, tally))
+        plan.tell(
+            f"{outcome.count} kills: {outcome.acknowledged} promised, {outcome.lost} lost, "
+            f"{outcome.visible_duplicates} twice, {outcome.wire_duplicates} duplicates on the wire"
+        )
         if outcome.failures:
             break
     if outcome.count >= FULL and not outcome.failures:
@@ -150,6 +159,9 @@ async def _kill(
             chosen, name = pauses(plan.chance(case)), victim(plan, case)
             if chosen.saves and shop.broker.process.running:
                 os.kill(shop.broker.process.pid, signal.SIGUSR1)
+            if chosen.working:
+                with suppress(DemoError):
+                    await until("it works", shop.boxes[chosen.box].works, within=WORKING_S)
             await asyncio.sleep(chosen.before)
             fallen = _pick(shop, name, chosen.box)
             await fallen.fall(case)

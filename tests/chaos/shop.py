@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from tests.chaos.promises import Verdict, arrived, judge, noted
 
+from nexus_agent.cli.client import Agent
+from nexus_agent.cli.errors import AgentError
 from nexus_console.db.models import STREAMS
 from nexus_demo import api
 from nexus_demo.broker import Broker, Kind
@@ -94,6 +96,7 @@ class Box:
         self.state = folder / "state"
         self.notes, self.quiet = folder / "notes", folder / "quiet"
         self.notes.touch()
+        self._noted = 0
         self.relay = Relay(broker.port)
         self._socket = folder / "agent.sock"
         config = folder / "agent.toml"
@@ -110,27 +113,33 @@ class Box:
             ),
             "utf-8",
         )
-        process = Process(
+        self._process = Process(
             name,
             [sys.executable, "-m", "nexus_agent", "run", "--config", config],
             folder / "agent.log",
             {**_environ(), "PYTHONPATH": str(PLUGINS)},
         )
-        self.agent = Victim(name, process, process.start)
+        self.agent = Victim(name, self._process, self._start)
 
     async def ask(self, path: str) -> Any:
         """What the status socket says; NotYet while it does not answer."""
         self.agent.process.check()
         try:
-            return await api.box(self._socket, path)
-        except DemoError as error:  # it answers 503 until its database is open
+            return json.loads(await asyncio.to_thread(Agent(str(self._socket)).get, path))
+        except AgentError as error:
             raise NotYet(str(error)) from None
 
     async def works(self) -> None:
-        """NotYet unless it is connected and its plugin was promised something."""
+        """NotYet unless it is connected and its plugin was promised something in this life."""
+        if self.notes.stat().st_size == self._noted:
+            raise NotYet(f"{self.name} has emitted nothing")
         broker = (await self.ask("/v1/status"))["broker"]
-        if broker["state"] != "connected" or not self.notes.stat().st_size:
+        if broker["state"] != "connected":
             raise NotYet(f"{self.name}: {broker}")
+
+    async def _start(self) -> None:
+        self._noted = self.notes.stat().st_size
+        await self._process.start()
 
     async def drained(self) -> None:
         """NotYet unless the plugin has come to its end and everything is released."""
