@@ -3,7 +3,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos proofs lock clean
+.PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos proofs
+.PHONY: soak lock clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -16,6 +17,8 @@ QUICK ?=
 CHAOS_ARGS ?=
 # LOCK_ARGS=--upgrade make lock  takes newer versions; without it only what must change changes.
 LOCK_ARGS ?=
+# HOURS=24 make soak  takes a day.
+HOURS ?= 1
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -95,6 +98,10 @@ proofs: $(READY) ## Put what the last chaos run has found into docs/proofs.md
 COMPILE_ALONE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS)
 COMPILE := $(COMPILE_ALONE) pyproject.toml
+
+soak: $(READY) ## Live with random faults for HOURS and see that nothing is lost or grows
+	@mkdir -p build
+	@PYTHONPATH=demo $(BIN)/python -m tests.chaos.soak --hours $(HOURS)
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \

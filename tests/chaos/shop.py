@@ -59,6 +59,11 @@ class Victim:
     """When it was killed, ns of the monotonic clock, and in which case."""
     _up: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it should be running."""
+        return self._up.is_set()
+
     async def rise(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
         await self.start()
@@ -91,7 +96,7 @@ class Box:
     def __init__(
         self, name: str, folder: Path, broker: Broker, own: Credentials, load: Load, ack: str
     ) -> None:
-        (folder / "state").mkdir(parents=True)
+        (folder / "state").mkdir(parents=True, exist_ok=True)
         self.name = name
         self.state = folder / "state"
         self.notes, self.quiet = folder / "notes", folder / "quiet"
@@ -123,6 +128,8 @@ class Box:
 
     async def ask(self, path: str) -> Any:
         """What the status socket says; NotYet while it does not answer."""
+        if not self.agent.is_up:
+            raise NotYet(f"{self.name} is down")
         self.agent.process.check()
         try:
             return json.loads(await asyncio.to_thread(Agent(str(self._socket)).get, path))
