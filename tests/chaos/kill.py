@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.promises import Number, Verdict
-from tests.chaos.shop import Load, Shop, Victim, amiss, duplicates, opened
+from tests.chaos.shop import Load, Shop, Victim, amiss, duplicates, leaves, opened
 from tests.chaos.suite import Control, Outcome, Plan, Suite
 
 from nexus_demo.waiting import DemoError, NotYet, until
@@ -131,7 +131,7 @@ async def _round(
             await _kill(plan, cases, shop, outcome, tally)
             await shop.drain()
         except* DemoError as group:
-            outcome.failures += [f"{killed}: {error}" for error in _leaves(group)]
+            outcome.failures += [f"{killed}: {error}" for error in leaves(group)]
         if outcome.failures:
             return
         verdict = await shop.judge()
@@ -140,14 +140,6 @@ async def _round(
     outcome.wire_duplicates += duplicates(delivery)
     outcome.failures += [f"{killed}: {text}" for text in amiss(delivery)]
     _book(shop, verdict, outcome)
-
-
-def _leaves(group: BaseExceptionGroup[DemoError]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 async def _kill(

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -306,6 +306,15 @@ def amiss(delivery: dict[str, list[Any]]) -> list[str]:
 def duplicates(delivery: dict[str, list[Any]]) -> int:
     """Events that came more than once and were absorbed."""
     return sum(stream["duplicates"] for streams in delivery.values() for stream in streams)
+
+
+def leaves(group: BaseExceptionGroup[DemoError]) -> Iterator[BaseException]:
+    """The failures themselves, however deep."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 def _environ() -> dict[str, str]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from tests.chaos.shop import Load, Shop, Victim, amiss, duplicates, opened
+from tests.chaos.shop import Load, Shop, Victim, amiss, duplicates, leaves, opened
 from tests.chaos.trend import Sample, Trend, trend
 
 from nexus_agent import logs
@@ -110,7 +110,7 @@ def main() -> int:
         with _small_disk(folder / "box-1" / "state"):
             asyncio.run(_soak(run, seed, row))
     except* DemoError as group:
-        row["failures"] = [str(error) for error in group.exceptions]
+        row["failures"] = [str(error) for error in leaves(group)]
     row["faults"] = dict(run.faults)
     _write(run.readings)
     if row["ok"]:
@@ -255,7 +255,9 @@ async def _watch(run: Run, shop: Shop) -> None:
         await asyncio.sleep(SAMPLE_S)
         now = time.monotonic()
         for name, (victim, database) in processes.items():
-            with suppress(psutil.Error, FileNotFoundError):
+            if not victim.is_up:
+                continue
+            with suppress(psutil.Error, FileNotFoundError):  # it is killed at this moment
                 run.readings.append(_look(name, victim.process.pid, now - began, database))
         if now - told >= TELL_S:
             told = now
