@@ -139,7 +139,7 @@ async def _round(
     tally.slowest_drain_s = max(tally.slowest_drain_s, shop.drain_s)
     outcome.wire_duplicates += duplicates(delivery)
     outcome.failures += [f"{killed}: {text}" for text in amiss(delivery)]
-    _book(shop, verdict, outcome)
+    _book(cases, shop, verdict, outcome)
 
 
 async def _kill(
@@ -149,7 +149,7 @@ async def _kill(
     async with asyncio.TaskGroup() as group:
         for case in cases:
             chosen, name = pauses(plan.chance(case)), victim(plan, case)
-            if chosen.saves and shop.broker.process.running:
+            if chosen.saves and shop.mosquitto.is_up:
                 os.kill(shop.broker.process.pid, signal.SIGUSR1)
             if chosen.working:
                 with suppress(DemoError):
@@ -189,7 +189,7 @@ async def _unheard(shop: Shop) -> bool:
     return False
 
 
-def _book(shop: Shop, verdict: Verdict, outcome: Outcome) -> None:
+def _book(cases: Sequence[int], shop: Shop, verdict: Verdict, outcome: Outcome) -> None:
     outcome.acknowledged += verdict.promised
     outcome.lost += len(verdict.lost)
     outcome.visible_duplicates += len(verdict.twice)
@@ -201,14 +201,15 @@ def _book(shop: Shop, verdict: Verdict, outcome: Outcome) -> None:
         for lane, group in itertools.groupby(numbers, lambda number: number.lane):
             first, *more = group
             outcome.failures.append(
-                f"case {_ended(shop, first)}: {what}: {first} and {len(more)} more of {lane}"
+                f"{_ended(shop, first, cases)}: {what}: {first} and {len(more)} more of {lane}"
             )
 
 
-def _ended(shop: Shop, number: Number) -> str:
-    """The case that ended the life in which *number* was given out."""
+def _ended(shop: Shop, number: Number, cases: Sequence[int]) -> str:
+    """The case that ended the life in which *number* was given out; all of *cases* if none did."""
     box = next(box for box in shop.boxes if box.name == number.lane.box)
-    return next((str(case) for at, case in box.agent.deaths if at > number.lane.life), "none")
+    after = [case for at, case in box.agent.deaths if at > number.lane.life]
+    return f"case {after[0]}" if after else f"cases {cases[0]}-{cases[-1]}"
 
 
 # -- control -------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ async def _lose(plan: Plan, outcome: Outcome) -> None:
             await shop.console.rise()
             outcome.count += 1
         await shop.drain()
-        _book(shop, await shop.judge(patience=2), outcome)
+        _book(plan.cases, shop, await shop.judge(patience=2), outcome)
 
 
 SUITE = Suite(

@@ -192,12 +192,10 @@ class Shop:
 
     async def start(self) -> None:
         await self.mosquitto.rise()
-        await self._add_user()
-        await self.console.rise()
-        await until("the console is well", self._console_well, within=_READY_S)
         for box in self.boxes:
             await box.relay.open()
-        await together(box.agent.rise() for box in self.boxes)
+        await together(victim.rise() for victim in (self.console, *(b.agent for b in self.boxes)))
+        await until("the console is well", self._console_well, within=_READY_S)
         for box in self.boxes:
             await until(f"{box.name} works", box.works, within=_READY_S)
 
@@ -238,7 +236,8 @@ class Shop:
             await asyncio.sleep(0.5)
 
     async def delivery(self) -> dict[str, list[Any]]:
-        """The console's `/delivery` of each box."""
+        """The console's `/delivery` of each box. Once, for it needs a user."""
+        await self._add_user()
         async with api.signed_in(self._address, _USER, _PASSWORD) as console:
             return {box.name: await console.delivery(box.name) for box in self.boxes}
 
