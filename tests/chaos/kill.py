@@ -75,11 +75,11 @@ def pauses(dice: random.Random) -> Pauses:
     if kind < 0.15:
         before = 0.0
     elif kind < 0.97:
-        before = dice.uniform(0.05, 1.3)
+        before = dice.uniform(0.05, 1.0)
     else:
         before = dice.uniform(3, 8)
     after = dice.choice((0.0, 0.0, 0.0, dice.uniform(0, 2)))
-    working = dice.random() < 0.3
+    working = dice.random() < 0.25
     return Pauses(before, after, dice.randrange(BOXES), working, dice.random() < 0.1)
 
 
