@@ -31,7 +31,7 @@ PLUGINS: Final = Path(__file__).parent / "agent_plugins"
 DRAIN_S: Final = 180.0
 """After the last fault: the longest pause before a box or the console connects again (128 s), two
 handshakes (20 s), one time without an answer (10 s), and what the backlog takes."""
-_READY_S: Final = 30.0
+_READY_S: Final = 60.0
 _USER: Final = "chaos"
 _PASSWORD: Final = "only for this test"
 
