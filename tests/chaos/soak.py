@@ -52,8 +52,9 @@ Fault = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """growth: in an hour; console_rows: megabytes more where the database grew by so many, since
-    SQLite caches the pages that it writes (64 MB at most).
+    """growth: in an hour. cached: as much more for each of the process's connections to its
+    database as that grows, because each keeps pages in memory, up to a bound: 2 MB in the agent,
+    64 MB in the console.
     """
 
     what: str
@@ -62,13 +63,21 @@ class Limit:
     cached: bool = False
 
 
-LIMITS: Final = (
-    Limit("memory", "MB", 6.0, cached=True),
-    Limit("descriptors", "", 2.0),
-)
-LOG_MB: Final = {"agent": 16.8, "console": 40.0}
-"""What a write-ahead log may take. The agent's share is 16 MiB; the console folds its own back from
-32 MB on, and a commit may be under way."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """log: megabytes that the write-ahead log may take. connections: to the database."""
+
+    log: float
+    connections: int
+
+
+LIMITS: Final = (Limit("memory", "MB", 6.0, cached=True), Limit("descriptors", "", 2.0))
+WATCHED: Final = {
+    # Its share of the quota is 16 MiB.
+    "agent": Watched(log=16.8, connections=2),
+    # Folded back from 32 MB on, and a commit may be under way. One writer, four readers.
+    "console": Watched(log=40.0, connections=5),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,30 +292,28 @@ def _look(name: str, pid: int, at: float, database: Path) -> Reading:
 
 def _growth(readings: list[Reading], failures: list[str]) -> Iterator[dict[str, Any]]:
     """A line of the result for each process and figure; what grows too fast is a failure."""
-    for name in LOG_MB:
+    for name, watched in WATCHED.items():
         own = [reading for reading in readings if reading.process == name]
         warm = _lives([reading for reading in own if reading.age > WARM_S])
         database = _trend(warm, "database")
+        cache = watched.connections * max(0.0, database.slope) if database else 0.0
         for limit in LIMITS:
             found = _trend(warm, limit.what)
-            allowed = limit.growth + (max(0.0, database.slope) if limit.cached and database else 0)
+            allowed = limit.growth + (cache if limit.cached else 0.0)
             _tell(name, limit, warm, found, allowed)
             if found is not None and found.exceeds(allowed):
                 failures.append(
-                    f"{name}: {limit.what} grows {found} {limit.unit}, over {allowed:g}"
+                    f"{name}: {limit.what} grows {found} {limit.unit}, more than {allowed:.1f}"
                 )
-            yield {
-                "process": name,
-                "what": limit.what,
-                **_numbers(found),
-                "limit": round(allowed, 1),
-            }
-        largest = max((reading.log for reading in own), default=0.0)
-        whole = trend([[(r.at, r.log) for r in own[len(own) // 2 :]]])
-        _say(f"  {name}, log: at most {largest:.1f} MB of {LOG_MB[name]}, second half {whole}")
-        if largest > LOG_MB[name]:
-            failures.append(f"{name}: a write-ahead log of {largest:.1f} MB, over {LOG_MB[name]}")
-        yield {"process": name, "what": "log", **_numbers(whole), "most": round(largest, 1)}
+            row = {"process": name, "what": limit.what, "limit": round(allowed, 1)}
+            yield row | _numbers(found)
+        most = max((reading.log for reading in own), default=0.0)
+        second = trend([[(reading.at, reading.log) for reading in own[len(own) // 2 :]]])
+        _say(f"  {name}, log: {most:.1f} MB of {watched.log} at most; second half: {second}")
+        if most > watched.log:
+            failures.append(f"{name}: a write-ahead log of {most:.1f} MB, over {watched.log}")
+        row = {"process": name, "what": "log", "limit": watched.log, "most": round(most, 1)}
+        yield row | _numbers(second)
 
 
 def _tell(
