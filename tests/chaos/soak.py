@@ -65,18 +65,20 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """log: megabytes that the write-ahead log may take. connections: to the database."""
+    """log: megabytes that the write-ahead log may take. copies: of a new page of the database, in
+    the memory of the connection that writes and of one that reads: the console's rolls readings up.
+    """
 
     log: float
-    connections: int
+    copies: int = 2
 
 
 LIMITS: Final = (Limit("memory", "MB", 6.0, cached=True), Limit("descriptors", "", 2.0))
 WATCHED: Final = {
     # Its share of the quota is 16 MiB.
-    "agent": Watched(log=16.8, connections=2),
-    # Folded back from 32 MB on, and a commit may be under way. One writer, four readers.
-    "console": Watched(log=40.0, connections=5),
+    "agent": Watched(log=16.8),
+    # Folded back from 32 MB on, and a commit may be under way.
+    "console": Watched(log=40.0),
 }
 
 
@@ -296,7 +298,7 @@ def _growth(readings: list[Reading], failures: list[str]) -> Iterator[dict[str, 
         own = [reading for reading in readings if reading.process == name]
         warm = _lives([reading for reading in own if reading.age > WARM_S])
         database = _trend(warm, "database")
-        cache = watched.connections * max(0.0, database.slope) if database else 0.0
+        cache = watched.copies * max(0.0, database.slope) if database else 0.0
         for limit in LIMITS:
             found = _trend(warm, limit.what)
             allowed = limit.growth + (cache if limit.cached else 0.0)
