@@ -35,6 +35,8 @@ _QUIET_S: Final = 8.0
 _LONGEST_WAIT_S: Final = 60.0
 _FIRST: Final = 100
 """Events before the line is cut: what only the first event of a life does is done by then."""
+_LIFE_S: Final = 15
+"""Longer than any life that is ended by SIGKILL."""
 _APART: Final = 1_000_000
 """Between the first numbers of two orders."""
 
@@ -143,7 +145,7 @@ async def kills(kind: type[Contestant], folder: Path, times: int, *, cut: bool) 
         await line.mend()
         for life in range(times):
             await far.online(await contestant.start(line.port), _ONLINE_S)
-            await desk.order(Order(life * _APART, OFFERED * 60, OFFERED))
+            await desk.order(Order(life * _APART, OFFERED * _LIFE_S, OFFERED))
             if cut:
                 await asyncio.sleep(1)
                 await line.cut()

@@ -71,6 +71,7 @@ def _machine() -> dict[str, str]:
         "SQLite": sqlite3.sqlite_version,
         "mosquitto": _mosquitto(),
         "thingsboard-gateway": gateway[1] if gateway else "unknown",
+        "load, the last 15 minutes": f"{os.getloadavg()[2]:.1f}",
     }
 
 
