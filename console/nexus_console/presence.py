@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import orjson
 from sqlalchemy import Connection, Row, select, update
 
 from nexus_agent.protocol import Presence, ProtocolError, parse_time
@@ -16,6 +17,8 @@ STALE_AFTER: Final = 2.5
 
 OVERTAKEN_WITHIN_NS: Final = 60_000_000_000
 """No message is under way for longer than this while a later one arrives."""
+PAST_SESSIONS: Final = 32
+"""Sessions of a box that are remembered as over."""
 DEFAULT_INTERVAL_S: Final = 60
 MAX_INTERVAL_S: Final = 7 * 86_400
 
@@ -49,7 +52,8 @@ def apply(
 
     retained: the broker handed out what it had kept, so the box was not heard just now. A will or
     farewell of another session than that of the last birth is left aside: the box is back already.
-    So is a birth that a later one of the same boot has overtaken.
+    So is a birth that a later one of the same boot has overtaken, and one of a session that another
+    has followed: a session never comes back.
     """
     row = connection.execute(select(devices).where(devices.c.id == device_id)).one()
     if not presence.online:
@@ -62,14 +66,19 @@ def apply(
             }
             connection.execute(update(devices).where(devices.c.id == device_id).values(values))
         return Heard()
-    if row.session != presence.session and _is_overtaken(presence, row, received):
-        return Heard(overtaken=True)
+    past = orjson.loads(row.past_sessions or "[]")
+    if row.session != presence.session:
+        if presence.session in past or _is_overtaken(presence, row, received):
+            return Heard(overtaken=True)
+        if row.session is not None:
+            past = [row.session, *past][:PAST_SESSIONS]
     birth = presence.encode().decode()
     changed = not row.online or row.session != presence.session
     interval = presence.interval
     values = {
         "online": True,
         "session": presence.session,
+        "past_sessions": orjson.dumps(past).decode(),
         "reason": None,
         "since": received if changed else row.since,
         "last_seen": _last_seen(row, presence, retained=retained, received=received),

@@ -312,6 +312,16 @@ def test_a_message_of_an_overtaken_session_is_kept_and_not_acknowledged(store: S
     assert marks(store.take(message(run(1, 3), session="s2"))) == [3]
 
 
+def test_the_birth_of_a_session_that_is_over_changes_nothing(store: Store) -> None:
+    """A broker that was killed comes back with messages of half an hour ago."""
+    old = birth("s1", following=3, released=0)
+    store.take(old, message(run(1, 2), session="s1"))
+    store.take(birth("s2", following=8, released=2), message(run(3, 7), session="s2"))
+    again = store.take(old)
+    assert (again.marks, remarks(store)) == ([], [])
+    assert marks(store.take(message(run(8, 9), session="s2"))) == [9]
+
+
 def test_what_is_in_doubt_and_never_comes_is_asked_for(store: Store) -> None:
     """The box had let go of it while a newer database was here."""
     store.take(birth("s1", following=11, released=0), message(run(1, 10), session="s1"))

@@ -50,6 +50,9 @@ devices = Table(
     Column("last_seen", BigInteger, nullable=False),
     Column("online", Boolean, nullable=False),
     Column("session", String(64)),
+    # JSON, the last few sessions before it: a broker that comes back with an old state of its own
+    # brings their births again.
+    Column("past_sessions", Text),
     Column("reason", Text),
     Column("since", BigInteger, nullable=False),
     # The last birth document as it came, when it came, and the interval it states in seconds.

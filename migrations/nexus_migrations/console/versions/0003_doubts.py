@@ -1,4 +1,4 @@
-"""What is here and may be another disk's."""
+"""What is here and may be another disk's, and the sessions that are over."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("streams", sa.Column("doubts", sa.Text(), nullable=True))
+    op.add_column("devices", sa.Column("past_sessions", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
     op.drop_column("streams", "doubts")
+    op.drop_column("devices", "past_sessions")
