@@ -193,11 +193,11 @@ def _decode_usual(block: bytes, epoch: int, stream: Stream, first: int) -> Lines
         lines = text.split("\n")
         if len(found) != len(lines):
             return None
-        ids, types, times, monos, clocks, data = zip(*found, strict=True)
-        if list(ids) != list(map(str, range(first, first + len(lines)))):
+        ids, types, seconds, micros, monos, clocks, data = zip(*found, strict=True)
+        if ids != tuple(map(str, range(first, first + len(lines)))):
             return None
         _check_values(data)
-        time_of = {time: _read_time(time) for time in set(times)}
+        start_of = {second: _parse_event_time(f"{second}Z") for second in set(seconds)}
     except (UnicodeDecodeError, orjson.JSONDecodeError, ProtocolError):
         return None
     clock_of = {clock: _read_clock(clock) for clock in set(clocks)}
@@ -205,7 +205,10 @@ def _decode_usual(block: bytes, epoch: int, stream: Stream, first: int) -> Lines
         first,
         lines,
         list(types),
-        [time_of[time] for time in times],
+        [
+            start_of[second] + int(micro) * 1000
+            for second, micro in zip(seconds, micros, strict=True)
+        ],
         list(monos),
         [clock_of[clock] for clock in clocks],
     )
@@ -213,30 +216,20 @@ def _decode_usual(block: bytes, epoch: int, stream: Stream, first: int) -> Lines
 
 @lru_cache(maxsize=64)
 def _usual_line(epoch: int, stream: Stream) -> re.Pattern[str]:
-    """Finds (sequence, type, time, mono, clock, data) of each; data is not looked into."""
+    """Finds (sequence, type, second, microseconds, mono, clock, data) of each line.
+
+    The time is as `format_time` writes it; data is not looked into.
+    """
     text = r'[^"\\\x00-\x1f]*+'
     head = f'{{"specversion":"1\\.0","id":"{epoch}/{stream}/([0-9]+)","source":"{text}"'
-    moment = f'"time":"({text})","mono":"({text})","boot":"({text}","synced":(?:true|false))'
+    time = r"([0-9-]{10}T[0-9:]{8})\.([0-9]{6})Z"
+    moment = f'"time":"{time}","mono":"({text})","boot":"({text}","synced":(?:true|false))'
     return re.compile(f'^{head},"type":"({text})",{moment},"data":(.+)}}$', re.MULTILINE)
 
 
 def _read_clock(text: str) -> Clock:
     boot, _, synced = text.partition('","synced":')
     return Clock(boot, synced == "true")
-
-
-def _read_time(text: str) -> int:
-    """As `parse_time`; what `format_time` writes is quicker, second by second."""
-    micros = text[20:26]
-    if (
-        len(text) == 27
-        and text[19] == "."
-        and text[26] == "Z"
-        and text.isascii()
-        and micros.isdigit()
-    ):
-        return _parse_event_time(text[:19] + "Z") + int(micros) * 1000
-    return parse_time(text)
 
 
 def _check_values(data: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ MAX_SEGMENT_BYTES: Final = 16 * 1024 * 1024
 
 _MAGIC = b"nexus.segment.v1"
 _COMPRESSOR = 3
+_READ_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +188,15 @@ def _decompress(payload: bytes) -> bytes:
     reader = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(
         payload, read_across_frames=True
     )
+    parts: list[bytes] = []
+    size = 0
     try:
-        lines = reader.read(MAX_SEGMENT_BYTES + 1)
-        while len(lines) <= MAX_SEGMENT_BYTES:
-            more = reader.read(MAX_SEGMENT_BYTES + 1 - len(lines))
-            if not more:
-                break
-            lines += more
+        # Asked for at once, the largest that is allowed is allocated for the smallest.
+        while size <= MAX_SEGMENT_BYTES and (part := reader.read(_READ_BYTES)):
+            parts.append(part)
+            size += len(part)
     except zstandard.ZstdError as error:
         raise SegmentError(f"payload is not zstd: {error}") from None
-    if len(lines) > MAX_SEGMENT_BYTES:
+    if size > MAX_SEGMENT_BYTES:
         raise SegmentError(f"payload is larger than {MAX_SEGMENT_BYTES} bytes when decompressed")
-    return lines
+    return b"".join(parts)
