@@ -5,12 +5,14 @@ else of each other. Times are nanoseconds since the Unix epoch in memory and RFC
 
 An *event* is one CloudEvents 1.0 JSON object on one line (CloudEvents 1.0 section 3, JSON event
 format section 3). A *segment* is a run of events of one stream and epoch with consecutive sequence
-numbers: their lines joined by a newline and compressed with zstd (RFC 8878). The bytes that are
-stored on the box are the bytes that travel.
+numbers: their lines joined by a newline and compressed with zstd (RFC 8878), the small ones with a
+dictionary that comes with this package. The bytes that are stored on the box are the bytes that
+travel.
 """
 
 from __future__ import annotations
 
+from nexus_agent.protocol.compression import DICTIONARY, MAX_SEGMENT_BYTES
 from nexus_agent.protocol.documents import (
     MAX_WANTED,
     Ack,
@@ -63,7 +65,6 @@ from nexus_agent.protocol.names import (
     parse_up,
 )
 from nexus_agent.protocol.segments import (
-    MAX_SEGMENT_BYTES,
     Segment,
     checksum,
     merge,
@@ -84,6 +85,7 @@ __all__ = [
     "CONSOLE_ID",
     "CONTENT_ENCODING",
     "CONTENT_TYPE",
+    "DICTIONARY",
     "MAX_EPOCH",
     "MAX_EVENT_BYTES",
     "MAX_SEGMENT_BYTES",

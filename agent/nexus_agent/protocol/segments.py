@@ -6,19 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
-import zstandard
-
+from nexus_agent.protocol.compression import compress, decompress
 from nexus_agent.protocol.events import Event, Lines, decode_event, decode_lines
 from nexus_agent.protocol.names import MAX_EPOCH, MAX_SEQUENCE, ProtocolError, SegmentError, Stream
 
-MAX_SEGMENT_BYTES: Final = 16 * 1024 * 1024
-"""Largest decompressed segment that is read: a hostile or damaged one cannot exhaust memory."""
-
 _MAGIC = b"nexus.segment.v1"
-_COMPRESSOR = 3
-_READ_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ def seal(
         raise ProtocolError(f"cannot seal {len(tails)} events from {first} on in epoch {epoch}")
     start = f'{{"specversion":"1.0","id":"{epoch}/{stream}/'.encode()
     lines = b"\n".join([b"%b%d%b" % (start, first + i, tail) for i, tail in enumerate(tails)])
-    payload = zstandard.ZstdCompressor(level=_COMPRESSOR).compress(lines)
+    payload = compress(lines)
     count = len(tails)
     crc = checksum(stream=stream, epoch=epoch, first=first, last=last, count=count, payload=payload)
     return Segment(stream, epoch, first, last, count, times[0], times[1], crc, payload)
@@ -87,9 +80,8 @@ def verify(segment: Segment) -> None:
 def open_segment(segment: Segment) -> list[Event]:
     """Every event of a segment, or SegmentError: nothing is returned of a damaged one.
 
-    Checks the CRC, bounds the decompressed size, reads across concatenated zstd frames (which
-    python-zstandard's one-shot functions silently do not) and compares count and ids with the
-    header.
+    Checks the CRC, bounds the decompressed size, reads across concatenated zstd frames and compares
+    count and ids with the header.
     """
     epoch, stream, first = segment.epoch, segment.stream, segment.first
     return [
@@ -108,7 +100,7 @@ def read_segment(segment: Segment) -> Lines:
 def _checked(segment: Segment) -> bytes:
     """The decompressed lines, of which there are as many as declared."""
     verify(segment)
-    block = _decompress(segment.payload)
+    block = decompress(segment.payload)
     count = block.count(b"\n") + 1
     declared = segment.last - segment.first + 1
     if count != segment.count or declared != segment.count:
@@ -134,8 +126,8 @@ def merge(parts: Sequence[Segment]) -> Segment:
         ):
             raise SegmentError(f"{following.stream} {following.first} does not follow {part.last}")
     head, tail = parts[0], parts[-1]
-    lines = b"\n".join([_decompress(part.payload) for part in parts])
-    payload = zstandard.ZstdCompressor(level=_COMPRESSOR).compress(lines)
+    lines = b"\n".join([decompress(part.payload) for part in parts])
+    payload = compress(lines)
     count = sum(part.count for part in parts)
     crc = checksum(
         stream=head.stream,
@@ -167,7 +159,7 @@ def split(segment: Segment, size: int) -> list[Segment]:
         events = open_segment(segment)
     except SegmentError:
         return [segment]
-    lines = _decompress(segment.payload).split(b"\n")
+    lines = decompress(segment.payload).split(b"\n")
     per_part = max(1, len(lines) * size // max(len(segment.payload), 1))
     return [
         _part(segment, lines[start : start + per_part], events[start : start + per_part])
@@ -176,27 +168,9 @@ def split(segment: Segment, size: int) -> list[Segment]:
 
 
 def _part(whole: Segment, lines: list[bytes], events: list[Event]) -> Segment:
-    payload = zstandard.ZstdCompressor(level=_COMPRESSOR).compress(b"\n".join(lines))
+    payload = compress(b"\n".join(lines))
     stream, epoch, count = whole.stream, whole.epoch, len(lines)
     first, last = events[0].seq, events[-1].seq
     crc = checksum(stream=stream, epoch=epoch, first=first, last=last, count=count, payload=payload)
     times = events[0].time, events[-1].time
     return Segment(stream, epoch, first, last, count, *times, crc, payload)
-
-
-def _decompress(payload: bytes) -> bytes:
-    reader = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(
-        payload, read_across_frames=True
-    )
-    parts: list[bytes] = []
-    size = 0
-    try:
-        # Asked for at once, the largest that is allowed is allocated for the smallest.
-        while size <= MAX_SEGMENT_BYTES and (part := reader.read(_READ_BYTES)):
-            parts.append(part)
-            size += len(part)
-    except zstandard.ZstdError as error:
-        raise SegmentError(f"payload is not zstd: {error}") from None
-    if size > MAX_SEGMENT_BYTES:
-        raise SegmentError(f"payload is larger than {MAX_SEGMENT_BYTES} bytes when decompressed")
-    return b"".join(parts)

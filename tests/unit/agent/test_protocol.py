@@ -196,7 +196,7 @@ def test_a_header_that_belongs_to_another_payload_is_found(field: str) -> None:
 
 def test_concatenated_frames_are_read_to_the_end() -> None:
     whole = sealed(4)
-    lines = zstandard.ZstdDecompressor().decompress(whole.payload)
+    lines = b"\n".join(event.raw for event in open_segment(whole))
     half = len(lines) // 2
     payload = zstandard.compress(lines[:half]) + zstandard.compress(lines[half:])
     assert len(open_segment(_resealed(whole, payload))) == 4
