@@ -10,26 +10,30 @@ from contextlib import closing
 from itertools import chain, repeat
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 from sqlalchemy.exc import DBAPIError
 
-from nexus_console.db.models import events
+from nexus_console.db.models import blocks, events
 
 _COLUMNS: Final = tuple(column.name for column in events.columns)
 _INSERT: Final = f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - our own column names
-_INSERT_ROW: Final = f"{_INSERT}({', '.join('?' * len(_COLUMNS))})"
-_CHUNK: Final = 100
-"""Events in a row that SQLite takes in one statement: that saves a third of the time."""
-_FIRST_OWN: Final = 7
-"""Parameters 1 to 6 are what the events of a chunk share; each has four of its own behind them."""
-_INSERT_CHUNK: Final = _INSERT + ", ".join(
-    # device, stream, position, epoch, seq, type, time, received, clock, line
-    f"(?1, ?2, ?3 + {n}, ?4, ?5 + {n}, ?{own}, ?{own + 1}, ?6, ?{own + 2}, ?{own + 3})"
-    for n, own in enumerate(range(_FIRST_OWN, _FIRST_OWN + 4 * _CHUNK, 4))
-)
+_AT_ONCE: Final = (256, 64, 16, 4, 1)
+"""Events in a row that SQLite takes in one statement. Many at once save a third of the time; and
+after each statement this thread has to get hold of the interpreter again."""
+_FIRST_OWN: Final = 8
+"""Parameters 1 to 7 are what these events share; each has three of its own behind them."""
+_INSERT_SOME: Final = {
+    size: _INSERT
+    + ", ".join(
+        # device, stream, position, epoch, seq, type, time, received, clock, line, block
+        f"(?1, ?2, ?3 + {n}, ?4, ?5 + {n}, ?{own}, ?{own + 1}, ?6, ?{own + 2}, '', ?7)"
+        for n, own in enumerate(range(_FIRST_OWN, _FIRST_OWN + 3 * size, 3))
+    )
+    for size in _AT_ONCE
+}
 _COPY: Final = f"COPY events ({', '.join(_COLUMNS)}) FROM STDIN"
 
-_Row: TypeAlias = tuple[int, int, int, int, int, str, int, int, int, str]
+_Row: TypeAlias = tuple[int, int, int, int, int, str, int, int, int, str, int]
 
 
 class Run(NamedTuple):
@@ -44,29 +48,40 @@ class Run(NamedTuple):
     types: Sequence[str]
     times: Sequence[int]
     clocks: Sequence[int]
-    lines: Sequence[str]
+    payload: bytes
 
-    def rows(self, start: int = 0) -> Iterator[_Row]:
-        """The rows from the *start*-th on."""
-        end = len(self.lines)
+    def rows(self) -> Iterator[_Row]:
+        size = len(self.types)
         return zip(
             repeat(self.device_id),
             repeat(self.stream),
-            range(self.position + start, self.position + end),
+            range(self.position, self.position + size),
             repeat(self.epoch),
-            range(self.seq + start, self.seq + end),
-            self.types[start:],
-            self.times[start:],
+            range(self.seq, self.seq + size),
+            self.types,
+            self.times,
             repeat(self.received),
-            self.clocks[start:],
-            self.lines[start:],
+            self.clocks,
+            repeat(""),
+            repeat(self.position),
         )
+
+    def block(self) -> dict[str, Any]:
+        """The row of `blocks` with their lines."""
+        return {
+            "device_id": self.device_id,
+            "stream": self.stream,
+            "first": self.position,
+            "last": self.position + len(self.types) - 1,
+            "payload": self.payload,
+        }
 
 
 def insert_runs(connection: Connection, runs: Sequence[Run]) -> None:
-    """Write *runs* into `events`. Raises SQLAlchemyError as any other statement does."""
+    """Write *runs* and their lines. Raises SQLAlchemyError as any other statement does."""
     if not runs:
         return
+    connection.execute(insert(blocks), [run.block() for run in runs])
     driver: Any = connection.connection.driver_connection
     errors = connection.dialect.loaded_dbapi.Error
     write = _insert if connection.dialect.name == "sqlite" else _copy
@@ -78,14 +93,12 @@ def insert_runs(connection: Connection, runs: Sequence[Run]) -> None:
 
 
 def _insert(cursor: Any, runs: Sequence[Run]) -> None:
-    rest: list[_Row] = []
     for run in runs:
-        whole = len(run.lines) - len(run.lines) % _CHUNK
-        for start in range(0, whole, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            own = zip(
-                run.types[part], run.times[part], run.clocks[part], run.lines[part], strict=True
-            )
+        start = 0
+        while left := len(run.types) - start:
+            size = next(size for size in _AT_ONCE if size <= left)
+            part = slice(start, start + size)
+            own = zip(run.types[part], run.times[part], run.clocks[part], strict=True)
             shared = (
                 run.device_id,
                 run.stream,
@@ -93,10 +106,10 @@ def _insert(cursor: Any, runs: Sequence[Run]) -> None:
                 run.epoch,
                 run.seq + start,
                 run.received,
+                run.position,
             )
-            cursor.execute(_INSERT_CHUNK, (*shared, *chain.from_iterable(own)))
-        rest += run.rows(whole)
-    cursor.executemany(_INSERT_ROW, rest)
+            cursor.execute(_INSERT_SOME[size], (*shared, *chain.from_iterable(own)))
+            start += size
 
 
 def _copy(cursor: Any, runs: Sequence[Run]) -> None:
@@ -107,10 +120,10 @@ def _copy(cursor: Any, runs: Sequence[Run]) -> None:
 
 def _copy_line(row: _Row) -> str:
     """*row* in COPY's text format, which psycopg would take far longer to make."""
-    device, stream, position, epoch, seq, kind, time, received, clock, line = row
+    device, stream, position, epoch, seq, kind, time, received, clock, _, block = row
     return (
         f"{device}\t{stream}\t{position}\t{epoch}\t{seq}\t{_copy_text(kind)}\t{time}\t{received}"
-        f"\t{clock}\t{_copy_text(line)}\n"
+        f"\t{clock}\t\t{block}\n"
     )
 
 

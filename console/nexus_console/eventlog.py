@@ -83,7 +83,7 @@ class EventLog:
                 types=part.types,
                 times=times,
                 clocks=clocks,
-                lines=part.lines,
+                payload=part.packed(),
             )
         )
         for kind, span in _spans(start, part.types, times).items():

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select
 
 from nexus_agent.protocol import Stream
+from nexus_console.blocks import Stored, with_lines
 from nexus_console.db.models import STREAM_CODES, STREAMS, events, type_spans
 
 
@@ -25,8 +26,8 @@ def arrived(
     after: int = 0,
     newest: bool = False,
     limit: int,
-) -> list[Row[Any]]:
-    """At most *limit* rows of `events` behind position *after*, the first or the last of them.
+) -> list[Stored]:
+    """At most *limit* events behind position *after*, the first or the last of them.
 
     They are in the order of their arrival either way.
     """
@@ -40,13 +41,13 @@ def arrived(
         )
         found += islice(_rows(connection, spans, after=after, newest=newest), limit)
     found.sort(key=lambda row: int(row.position))
-    return found[-limit:] if newest else found[:limit]
+    return list(with_lines(connection, found[-limit:] if newest else found[:limit]))
 
 
 def recorded(
     connection: Connection, device_id: int, event_type: str, *, since: int, until: int
-) -> Iterator[Row[Any]]:
-    """Rows of `events` whose time is within *since* to *until* (ns), about the newest first.
+) -> Iterator[Stored]:
+    """Events whose time is within *since* to *until* (ns), about the newest first.
 
     Spans come by their newest time, so a caller who stops early has seen the newest spans whole.
     """
@@ -56,9 +57,8 @@ def recorded(
         .where(type_spans.c.last_time >= since, type_spans.c.first_time <= until)
         .order_by(type_spans.c.last_time.desc())
     )
-    for row in _rows(connection, spans, after=0, newest=True):
-        if since <= row.time <= until:
-            yield row
+    rows = _rows(connection, spans, after=0, newest=True)
+    yield from with_lines(connection, (row for row in rows if since <= row.time <= until))
 
 
 def _rows(

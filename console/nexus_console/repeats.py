@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from sqlalchemy import Connection, Row, func, insert, select
 
 from nexus_agent.protocol import MAX_SEGMENT_BYTES, Segment, Stream, read_segment
+from nexus_console.blocks import with_lines
 from nexus_console.db.models import STREAM_CODES, events, segments, set_aside
 
 _LONGEST_SEGMENT: Final = MAX_SEGMENT_BYTES // 100
@@ -90,7 +91,7 @@ def _stored(
     for row in overlapping:
         first, last = max(row.first, segment.first), min(row.last, segment.last)
         lines = connection.execute(
-            select(events.c.seq, events.c.line).where(
+            select(events).where(
                 events.c.device_id == device_id,
                 events.c.stream == STREAM_CODES[segment.stream],
                 events.c.position.between(row.position, row.position + row.last - row.first),
@@ -98,8 +99,8 @@ def _stored(
                 events.c.seq.between(first, last),
             )
         )
-        for line in lines.all():
-            yield line.seq, line.line
+        for stored in with_lines(connection, lines.all()):
+            yield stored.seq, stored.line
 
 
 def _key(stream_id: int, kind: Kind, segment: Segment) -> dict[str, Any]:

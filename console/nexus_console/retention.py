@@ -34,6 +34,7 @@ from nexus_console.db.engine import Database
 from nexus_console.db.models import (
     CLOCKS,
     STREAM_CODES,
+    blocks,
     events,
     rollup_marks,
     segments,
@@ -189,6 +190,14 @@ def _delete(connection: Connection, part: _Part) -> None:
             events.c.device_id == part.device_id,
             events.c.stream == part.stream,
             events.c.position.between(part.first, part.last),
+        )
+    )
+    connection.execute(
+        delete(blocks).where(
+            blocks.c.device_id == part.device_id,
+            blocks.c.stream == part.stream,
+            blocks.c.first <= part.last,
+            blocks.c.last <= part.last,
         )
     )
     _cut_spans(connection, part)

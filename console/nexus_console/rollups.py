@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, Connection, Table, bindparam, case, func, select
+from sqlalchemy import Connection, Table, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from nexus_agent.protocol import Quality
+from nexus_console.blocks import with_lines
 from nexus_console.curves import Reading, readings
 from nexus_console.db.engine import Database, storable
 from nexus_console.db.models import (
@@ -43,14 +44,6 @@ A longer one is no name: the event keeps it, no sum does."""
 MAX_NUMBER: Final = 1e290
 """What is larger is counted only: a sum must not leave the range of a double."""
 
-_OF_EVENTS: Final[list[Column[Any]]] = [
-    events.c.position,
-    events.c.type,
-    events.c.time,
-    events.c.received,
-    events.c.clock,
-    events.c.line,
-]
 _UNKNOWN: Final = CLOCKS.index("unknown")
 _MANY_IDS: Final = 200_000
 
@@ -229,12 +222,13 @@ class _Batch:
     def take(self, connection: Connection, device_id: int, mark: int, newest: int) -> None:
         """Add events of a box from behind *mark* on, in the order of their positions."""
         upto = min(newest, mark + MAX_EVENTS - self.events)
-        found = select(*_OF_EVENTS).where(
+        found = select(events).where(
             events.c.device_id == device_id,
             events.c.stream.in_(STREAMS),
             events.c.position.between(mark + 1, upto),
         )
-        for row in sorted(connection.execute(found), key=lambda row: int(row.position)):
+        rows = sorted(connection.execute(found), key=lambda row: int(row.position))
+        for row in with_lines(connection, rows):
             waits = row.clock == _UNKNOWN and row.received > self._patient_since
             if waits or self.full:
                 upto = row.position - 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Which = Literal["agent", "console"]
 
-HEADS: Final[dict[Which, str]] = {"agent": "0002", "console": "0003"}
+HEADS: Final[dict[Which, str]] = {"agent": "0002", "console": "0004"}
 """Newest revision of each; a test compares them with Alembic's own view of the scripts."""
 
 

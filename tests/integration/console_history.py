@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, insert, select, update
 
 from nexus_agent.protocol import Stream, format_time, parse_time
+from nexus_agent.protocol.compression import compress
 from nexus_console.db.engine import Database
 from nexus_console.db.models import (
     CLOCKS,
     STREAM_CODES,
+    blocks,
     devices,
     events,
     segments,
@@ -98,11 +100,21 @@ def _add_segment(connection: Connection, device_id: int, run: list[Told]) -> Non
             "time": one.time,
             "received": one.received,
             "clock": CLOCKS.index(one.clock),
-            "line": _line(one),
+            "line": "",
+            "block": position,
         }
         for n, one in enumerate(run)
     ]
     connection.execute(insert(events), rows)
+    connection.execute(
+        insert(blocks).values(
+            device_id=device_id,
+            stream=code,
+            first=position,
+            last=position + len(run) - 1,
+            payload=compress("\n".join(map(_line, run)).encode()),
+        )
+    )
     connection.execute(insert(type_spans), _spans(rows))
     newest = max(one.time for one in run)
     connection.execute(

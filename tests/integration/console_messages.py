@@ -20,6 +20,7 @@ from nexus_agent.protocol import (
     parse_time,
     seal,
 )
+from nexus_console.blocks import Stored, with_lines
 from nexus_console.db.engine import Database
 from nexus_console.db.models import events
 from nexus_console.intake import Inbound, Intake, Outcome
@@ -104,6 +105,12 @@ class Store:
     def rows(self, table: Any) -> list[dict[str, Any]]:
         with self.database.read() as connection:
             return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+    def stored(self) -> list[Stored]:
+        """Every event with its line, in the order of arrival."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(events).order_by(events.c.position)).all()
+            return list(with_lines(connection, rows))
 
     def sequences(self, stream: Stream = Stream.EVENT) -> list[int]:
         """Sequences of the stored events of a stream, sorted, with repeats if there were any."""

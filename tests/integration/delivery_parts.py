@@ -25,6 +25,7 @@ from nexus_agent.store.errors import StoreError
 from nexus_agent.store.housekeeping import Housekeeper, Keep
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.sync.sender import Sender
+from nexus_console.blocks import with_lines
 from nexus_console.db.engine import Database as ConsoleDatabase
 from nexus_console.db.models import STREAMS, devices, events
 from nexus_console.ingest import Inbox, Writer
@@ -336,22 +337,11 @@ class Console:
 
     def shown(self, after: int = 0) -> list[tuple[int, Shown]]:
         """The events behind position *after*, each with its position."""
-        statement = (
-            select(
-                events.c.position,
-                events.c.stream,
-                events.c.epoch,
-                events.c.seq,
-                events.c.type,
-                events.c.line,
-            )
-            .where(events.c.position > after)
-            .order_by(events.c.position)
-        )
+        statement = select(events).where(events.c.position > after).order_by(events.c.position)
         with self.database.read() as connection:
             return [
-                (row[0], Shown(STREAMS[row[1]], *row[2:]))
-                for row in connection.execute(statement).all()
+                (row.position, Shown(STREAMS[row.stream], row.epoch, row.seq, row.type, row.line))
+                for row in with_lines(connection, connection.execute(statement).all())
             ]
 
     def lanes(self) -> list[LaneState]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 from tests.integration.console_messages import (
     DEVICE,
     NOW,
@@ -66,9 +65,8 @@ def orders(outcome: Outcome) -> list[Order]:
 def data(store: Store) -> dict[int, list[str]]:
     """By sequence, the data of what is stored under it, in the order of arrival."""
     found: dict[int, list[str]] = {}
-    with store.database.read() as connection:
-        for row in connection.execute(select(events).order_by(events.c.position)):
-            found.setdefault(row.seq, []).append(row.line.rpartition('"data":')[2][:-1])
+    for row in store.stored():
+        found.setdefault(row.seq, []).append(row.line.rpartition('"data":')[2][:-1])
     return found
 
 

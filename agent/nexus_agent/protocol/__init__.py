@@ -72,6 +72,7 @@ from nexus_agent.protocol.segments import (
     read_segment,
     seal,
     split,
+    unpack_lines,
     verify,
 )
 from nexus_agent.protocol.times import (
@@ -134,5 +135,6 @@ __all__ = [
     "session_of",
     "split",
     "unpack",
+    "unpack_lines",
     "verify",
 ]

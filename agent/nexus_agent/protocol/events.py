@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from nexus_agent.protocol.compression import compress
 from nexus_agent.protocol.names import ProtocolError, SegmentError, Stream, check_event_type
 from nexus_agent.protocol.times import format_time, parse_time
 
@@ -136,7 +137,8 @@ def decode_event(line: bytes, *, epoch: int, stream: Stream, seq: int) -> Event:
 class Lines:
     """Consecutive events as columns: the n-th entry of each list is event `first` + n.
 
-    It has what every event is asked for; `decode_event` of a line gives the rest.
+    It has what every event is asked for; `decode_event` of a line gives the rest. payload is what
+    they were decompressed from, where they are all that was in it.
     """
 
     first: int
@@ -145,6 +147,11 @@ class Lines:
     times: list[int]
     monos: list[str]
     clocks: list[Clock]
+    payload: bytes | None = None
+
+    def packed(self) -> bytes:
+        """The lines as a segment's payload has them."""
+        return self.payload or compress("\n".join(self.lines).encode())
 
     def part(self, first: int, last: int) -> Lines:
         """Events first to last of these."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from nexus_agent.protocol.compression import compress, decompress
@@ -92,9 +92,10 @@ def open_segment(segment: Segment) -> list[Event]:
 
 def read_segment(segment: Segment) -> Lines:
     """As `open_segment`, with all its checks, for who takes in many: no event's data is kept."""
-    return decode_lines(
+    lines = decode_lines(
         _checked(segment), epoch=segment.epoch, stream=segment.stream, first=segment.first
     )
+    return replace(lines, payload=segment.payload)
 
 
 def _checked(segment: Segment) -> bytes:
@@ -174,3 +175,8 @@ def _part(whole: Segment, lines: list[bytes], events: list[Event]) -> Segment:
     crc = checksum(stream=stream, epoch=epoch, first=first, last=last, count=count, payload=payload)
     times = events[0].time, events[-1].time
     return Segment(stream, epoch, first, last, count, *times, crc, payload)
+
+
+def unpack_lines(payload: bytes) -> list[str]:
+    """The JSON lines of a payload that has been read before. Raises SegmentError."""
+    return decompress(payload).decode().split("\n")

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, select
 
 from nexus_agent.protocol import MAX_SEQUENCE, Stream, format_time
 from nexus_console.api.access import DeviceDep, ServicesDep
+from nexus_console.blocks import Stored, with_lines
 from nexus_console.clocks import RETIMED
 from nexus_console.db.models import CLOCKS, STREAM_CODES, STREAMS, events
 from nexus_console.reading import arrived
@@ -86,7 +87,7 @@ class _Wanted:
     newest: bool
 
 
-def _page(connection: Connection, wanted: _Wanted) -> list[Row[Any]]:
+def _page(connection: Connection, wanted: _Wanted) -> list[Stored]:
     if wanted.type is not None:
         return arrived(
             connection,
@@ -109,10 +110,11 @@ def _page(connection: Connection, wanted: _Wanted) -> list[Row[Any]]:
     for code in STREAMS if wanted.stream is None else [STREAM_CODES[wanted.stream]]:
         rows += connection.execute(page.where(events.c.stream == code)).all()
     rows.sort(key=lambda row: row.position)
-    return rows[-wanted.limit :] if wanted.newest else rows[: wanted.limit]
+    page_of_all = rows[-wanted.limit :] if wanted.newest else rows[: wanted.limit]
+    return list(with_lines(connection, page_of_all))
 
 
-def _event(row: Row[Any]) -> Event:
+def _event(row: Stored) -> Event:
     line = orjson.loads(row.line)
     return Event(
         cursor=str(row.position),

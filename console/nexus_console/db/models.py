@@ -175,9 +175,23 @@ events = Table(
     Column("received", BigInteger, nullable=False),
     # What `time` is worth: one of CLOCKS.
     Column("clock", SmallInteger, nullable=False, server_default="1"),
-    # The event's JSON line exactly as the box stored it.
+    # The event's JSON line exactly as the box stored it; empty where a block has it.
     Column("line", Text, nullable=False),
+    # The first position of the block that has the line.
+    Column("block", BigInteger),
     sqlite_with_rowid=False,
+)
+
+# The JSON lines of events at consecutive positions, in the very bytes that they came in where all
+# of a segment was new: a seventh of what they take in a row each.
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("device_id", Integer, primary_key=True, autoincrement=False),
+    Column("stream", SmallInteger, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
 )
 
 # Where the events of a type are: a row for a run of them in one segment, or in several small ones.
