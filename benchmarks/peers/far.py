@@ -22,7 +22,6 @@ from typing import Any, Final
 import aiomqtt
 import orjson
 import uvloop
-import zstandard
 
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.protocol import (
@@ -37,6 +36,7 @@ from nexus_agent.protocol import (
     unpack,
     verify,
 )
+from nexus_agent.protocol.compression import decompress
 from nexus_agent.sync.client import Client
 from peers.subscriber import Subscriber
 
@@ -108,7 +108,6 @@ class Nexus(Mqtt5):
         super().__init__(numbers=numbers)
         self._ahead: dict[tuple[int, Stream], dict[int, int]] = {}
         self._marks: dict[tuple[int, Stream], int] = {}
-        self._reader = zstandard.ZstdDecompressor()
 
     async def take(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
         device, kind = parse_up(message.topic.value)
@@ -140,8 +139,7 @@ class Nexus(Mqtt5):
         self._marks[key] = mark
 
     def _read(self, segment: Segment) -> Iterable[int]:
-        with self._reader.stream_reader(segment.payload, read_across_frames=True) as lines:
-            return map(int, _NUMBER.findall(lines.read()))
+        return map(int, _NUMBER.findall(decompress(segment.payload)))
 
 
 class ThingsBoard(Mqtt5):

@@ -40,6 +40,7 @@ from tests.integration.delivery_parts import templates
 from nexus_agent.cli.client import Agent
 from nexus_agent.cli.errors import AgentError
 from nexus_agent.transport import Dialer
+from nexus_console.blocks import with_lines
 from nexus_console.config import BrokerSettings
 from nexus_console.db.engine import Database
 from nexus_console.db.models import events, remarks, unreadable
@@ -145,10 +146,12 @@ class Console:
 
     def shown(self) -> Counter[int]:
         """How often each number of the load is visible."""
-        statement = select(events.c.line).where(events.c.type == VALUE)
+        statement = select(events).where(events.c.type == VALUE)
         with self.database.read() as connection:
-            lines = connection.execute(statement).scalars()
-            return Counter(json.loads(line)["data"]["n"] for line in lines)
+            rows = connection.execute(statement).all()
+            return Counter(
+                json.loads(row.line)["data"]["n"] for row in with_lines(connection, rows)
+            )
 
     def lanes(self) -> list[LaneState]:
         with self.database.read() as connection:

@@ -24,6 +24,7 @@ from nexus_agent.clock import BUILT, Clock
 from nexus_agent.protocol import Presence, Segment, Stamp, Stream, open_segment
 from nexus_agent.store import guard, ledger
 from nexus_agent.store.housekeeping import REMEMBER_S, Housekeeper, Keep
+from nexus_console.blocks import with_lines
 from nexus_console.clocks import SYNCED, TOLERANCE, UNKNOWN
 from nexus_console.db.models import events
 from nexus_console.intake import Inbound
@@ -371,10 +372,10 @@ class World:
 
     def check_shown(self) -> set[int]:
         """The console's times are right, or it says that it does not know; each event once."""
-        columns = (events.c.stream, events.c.epoch, events.c.seq, events.c.time, events.c.clock)
-        statement = select(*columns, events.c.type, events.c.line).order_by(*columns[:3])
+        order_of_all = (events.c.stream, events.c.epoch, events.c.seq)
         with self.console.database.read() as connection:
-            rows = connection.execute(statement).all()
+            found_rows = connection.execute(select(events).order_by(*order_of_all)).all()
+            rows = list(with_lines(connection, found_rows))
         found: list[tuple[int, Any]] = [
             (json.loads(row.line)["data"]["event"], row) for row in rows if row.type == TYPE
         ]
