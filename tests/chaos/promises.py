@@ -8,9 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from nexus_agent.protocol import unpack_lines
 
 TYPE: Final = "load.number"
 """Of the events that `agent_plugins` gives out."""
@@ -56,12 +59,21 @@ def noted(box: str, file: Path) -> dict[Lane, set[int]]:
 def arrived(database: Path) -> dict[Lane, list[int]]:
     """What a console shows, in the order of the boxes' own sequences; it may be running."""
     query = (
-        "SELECT devices.name, line FROM events JOIN devices ON devices.id = device_id "
-        "WHERE type = ? ORDER BY device_id, stream, epoch, seq"
+        "SELECT devices.name, device_id, stream, block, position FROM events "
+        "JOIN devices ON devices.id = device_id WHERE type = ? "
+        "ORDER BY device_id, stream, epoch, seq"
     )
+    block = "SELECT payload FROM blocks WHERE device_id = ? AND stream = ? AND first = ?"
     numbers: defaultdict[Lane, list[int]] = defaultdict(list)
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-        for box, line in connection.execute(query, (TYPE,)):
+
+        @lru_cache(maxsize=16)
+        def lines(*key: int) -> list[str]:
+            return unpack_lines(connection.execute(block, key).fetchone()[0])
+
+        connection.execute("BEGIN")
+        for box, device, stream, first, position in connection.execute(query, (TYPE,)):
+            line = lines(device, stream, first)[position - first]
             life, lane, number = json.loads(line)["data"]["number"]
             numbers[Lane(box, life, lane)].append(number)
     return numbers
