@@ -66,7 +66,10 @@ class Database:
             raise store_error(error, self.path) from error
 
     def _open_or_replace(self) -> None:
-        salvage.finish(self.path)
+        try:
+            salvage.finish(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened: {error.strerror}") from error
         try:
             self._open()
         except DamagedError as error:
@@ -161,7 +164,8 @@ class Database:
         log.critical("database_damaged", error=str(error))
         self._close()
         try:
-            saved = salvage.replace(self.path, self._upgrade)
+            # One that failed half way is completed: what it saved is nowhere else in one piece.
+            saved = None if salvage.finish(self.path) else salvage.replace(self.path, self._upgrade)
         except sqlite3.Error as failure:
             raise store_error(failure, self.path) from failure
         except OSError as failure:
@@ -169,12 +173,13 @@ class Database:
         self._open()
         self.damage = None
         self.generation += 1
-        log.warning(
-            "database_salvaged",
-            segments=saved.segments,
-            rows=saved.rows,
-            set_aside=str(saved.aside),
-        )
+        if saved is not None:
+            log.warning(
+                "database_salvaged",
+                segments=saved.segments,
+                rows=saved.rows,
+                set_aside=str(saved.aside),
+            )
 
     # -- work --------------------------------------------------------------------------------
 

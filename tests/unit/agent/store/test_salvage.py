@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import random
 import shutil
 import sqlite3
@@ -164,6 +166,36 @@ async def test_a_salvage_that_was_cut_off_at_its_very_end_is_completed(
     (state_dir / "agent.db").rename(state_dir / "agent.db.salvage")
     async with opened() as store:
         assert [(event.seq, event.data) for event in await store.waiting()] == promised
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+async def test_a_salvage_that_fails_between_its_renames_is_completed(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """Beside, somebody reads: so the log stays when the database is closed, and is set aside."""
+    rename, done = Path.rename, iter(range(100))
+
+    def fail_later(self: Path, target: Path) -> Path:
+        if next(done) == renames:
+            raise OSError(errno.EIO, "the disk fails")
+        return rename(self, target)
+
+    async with opened() as store:
+        await store.emit(*range(10))
+        with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside:
+            beside.execute("PRAGMA query_only=ON")
+            beside.execute("SELECT * FROM epoch").fetchall()
+            store.database.damage = DamagedError("as a test has it")
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "rename", fail_later)
+                with pytest.raises(StoreError, match="the disk fails"):
+                    await store.outbox.heal()
+            left = state_dir.with_name("left")
+            shutil.copytree(state_dir, left, ignore=shutil.ignore_patterns("*-shm"))
+            await store.outbox.heal()
+            assert [event.data for event in await store.waiting()] == list(range(10))
+    async with opened(left) as store:
+        assert [event.data for event in await store.waiting()] == list(range(10))
 
 
 async def test_a_lost_database_does_not_number_twice(opened: Any, state_dir: Path) -> None:
