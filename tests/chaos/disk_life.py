@@ -29,10 +29,12 @@ from nexus_agent import app, logs
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Ack, Segment, Stream, open_segment
 from nexus_agent.store import buffer, guard, segments
+from nexus_agent.store import sealer as sealing
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import DamagedError, StoreError
 from nexus_agent.store.housekeeping import Housekeeper, Keep
 from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.sealer import Sealer
 from nexus_agent.store.state import PluginState
 
 TYPE: Final = "test.value"
@@ -118,6 +120,7 @@ class Life:
                     await self.database.close()
                     await asyncio.sleep(_RETRY_S)
         self.outbox.on_sealed(self._tell_sealed)
+        self.outbox.on_epoch(self._tell_epoch)
         self.state = PluginState(self.database, "test")
         self._sealing = asyncio.get_running_loop().create_task(self.outbox.run(), name="outbox")
         self._tell_guard()
@@ -159,17 +162,19 @@ class Life:
     async def run(self) -> None:
         """All steps; errors of the disk end a step only."""
         await self.start()
-        choices = list(_STEPS.items())
         for _ in range(self.course.steps):
-            self.clock.wall += HOUR // 60
-            name = self.dice.choices([c[0] for c in choices], [c[1] for c in choices])[0]
-            step: Callable[[], Awaitable[None]] = getattr(self, name)
-            with suppress(StoreError, EmitError):
-                await step()
-            with suppress(StoreError, EmitError):
-                # As the housekeeper does, which nobody asks.
-                await self.outbox.heal()
+            await self.step()
         await self.stop()
+
+    async def step(self) -> None:
+        self.clock.wall += HOUR // 60
+        name = self.dice.choices(list(_STEPS), list(_STEPS.values()))[0]
+        step: Callable[[], Awaitable[None]] = getattr(self, name)
+        with suppress(StoreError, EmitError):
+            await step()
+        with suppress(StoreError, EmitError):
+            # As the housekeeper does, which nobody asks.
+            await self.outbox.heal()
 
     def _values(self, count: int) -> list[tuple[str, Any]]:
         self.made += count
@@ -215,11 +220,17 @@ class Life:
         if not found:
             return
         reached = self.dice.choice(found)
-        self.mark("read", events=sound_events(found))
+        self.note_read(found)
         self.outbox.sent(stream, segments.row_id(found[-1].epoch, found[-1].last))
         ack = Ack(epoch=reached.epoch, stream=stream, seq=reached.last)
-        self.mark("released", stream=stream, epoch=ack.epoch, seq=ack.seq)
+        self.mark("released", stream=stream, epoch=ack.epoch, last=ack.seq)
         await self.outbox.acknowledge(ack)
+
+    def note_read(self, found: Sequence[Segment]) -> None:
+        """What goes out must be what came in."""
+        data = [e.data for s in found for e in open_segment(s) if e.type == TYPE]
+        bad = [d["event"] for d in data if d != payload(self.course.seed, d["event"])]
+        self.mark("read", events=[d["event"] for d in data], altered=bad)
 
     async def save(self) -> None:
         await self.outbox.save()
@@ -242,7 +253,6 @@ class Life:
     async def renew(self) -> None:
         if self._may_turn():
             await self.outbox.renew("a test")
-            self._tell_epoch()
 
     def _may_turn(self) -> bool:
         """Few epochs are enough."""
@@ -264,14 +274,13 @@ class Life:
             await self.outbox.heal()
         finally:
             beside.close()
-        self._tell_epoch()
 
     async def damage(self) -> None:
         """One byte of the oldest waiting payload of a stream is another from now on."""
         stream = self._any_stream()
         found = await self.outbox.after(stream, 0, 1)
         if found:
-            events = sound_events(found)
+            events = [e.data["event"] for e in open_segment(found[0]) if e.type == TYPE]
             self.mark("damaged", events=events)
             await self.database.run(partial(_flip, found[0]))
             await self.outbox.after(stream, 0, 1)
@@ -283,11 +292,14 @@ class Life:
         self.mark("set", value=self.made)
 
     async def key(self) -> None:
-        self.mark("key", value=app._vehicle_key(self.folder / KEY).decode())
+        with suppress(app.AgentError):
+            self.mark("key", value=app._vehicle_key(self.folder / KEY).decode())
 
     async def restart(self) -> None:
-        await self.stop()
-        await self.start()
+        try:
+            await self.stop()
+        finally:
+            await self.start()
 
 
 _STEPS: Final = {
@@ -311,11 +323,6 @@ _STEPS: Final = {
 """What may come next, and how often."""
 
 
-def sound_events(found: Sequence[Segment]) -> list[int]:
-    """The numbers of the test's events in *found*."""
-    return [e.data["event"] for s in found for e in open_segment(s) if e.type == TYPE]
-
-
 def _flip(segment: Segment, connection: sqlite3.Connection) -> None:
     middle = len(segment.payload) // 2
     flipped = bytes([segment.payload[middle] ^ 1])
@@ -333,11 +340,20 @@ def _write_unsynced(folder: Path, known: guard.Guard) -> None:
     new.replace(folder / guard.FILE_NAME)
 
 
+async def _swallow(sealer: Sealer, late: Any, _error: StoreError) -> None:
+    """A control: what the disk did not take counts as committed."""
+    sealer.buffer.release([late.batch])
+    late.batch.done.set_result(None)
+
+
 def prepare(course: Course) -> None:
     """Make the process such a box."""
     logs.configure(logs.LogSettings(level="error"))
     # Nobody waits a second for company here.
     buffer.WINDOW_S.update({Stream.TELEMETRY: 0.01, Stream.LOG: 0.01})
+    patch.object(sealing, "RETRY_S", _RETRY_S).start()
+    if course.swallows:
+        patch.object(Sealer, "_refused", _swallow).start()
     if not course.guard_synced:
         patch.object(guard, "write", _write_unsynced).start()
 

@@ -79,7 +79,7 @@ def _add(whole: Outcome, part: Outcome) -> None:
 
 def _replay(stretch: _Stretch) -> Outcome:
     """Record the life, then cut it in each case."""
-    with tempfile.TemporaryDirectory(dir=_memory(), prefix="nexus-power-") as name:
+    with tempfile.TemporaryDirectory(dir=memory(), prefix="nexus-power-") as name:
         place = Path(name)
         course = replace(stretch.course, folder=str(place / "box"), marks=str(place / "marks"))
         prepare(Course(folder="", marks="", seed="", steps=0))
@@ -140,7 +140,7 @@ def _cuts(plan: Plan, made: list[Made]) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _memory() -> str | None:
+def memory() -> str | None:
     """Nothing here is to outlive the power."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 

@@ -34,9 +34,9 @@ from nexus_agent.protocol import Segment, Stream, open_segment
 from nexus_agent.store import buffer, guard
 from nexus_agent.store.errors import StoreError
 
-STRETCH: Final = 40
+STRETCH: Final = 30
 """Cases that share one store."""
-STEPS: Final = 45
+STEPS: Final = 25
 QUOTA: Final = 4_000_000
 _TELL_S: Final = 10.0
 _VERIFIERS: Final = (
@@ -129,9 +129,10 @@ def _pages(database: Path, segments: list[Segment]) -> dict[int, set[int]]:
     found: dict[int, set[int]] = {}
     for segment in segments:
         pages: set[int] = set()
-        for start in range(0, len(segment.payload), 32):
-            at = -1
-            part = segment.payload[start : start + 32]
+        size = len(segment.payload)
+        # Any page's share of a payload holds one of these windows whole.
+        for start in [*range(0, size, 256), max(size - 32, 0)]:
+            part, at = segment.payload[start : start + 32], -1
             while len(part) > 8 and (at := file.find(part, at + 1)) >= 0:
                 pages |= {at // PAGE, (at + len(part) - 1) // PAGE}
         for event in open_segment(segment):
