@@ -26,13 +26,13 @@ from unittest.mock import patch
 
 from tests.chaos.suite import Control, Outcome, Plan, Suite
 from tests.integration.delivery_disasters import PAGE, Disasters
-from tests.integration.delivery_parts import Console
+from tests.integration.delivery_machine import Running
+from tests.integration.delivery_parts import Box, Console
 from tests.integration.delivery_truth import Disk, Truth, lost
 
 from nexus_agent import logs
 from nexus_agent.protocol import Segment, Stream, open_segment
 from nexus_agent.store import buffer, guard
-from nexus_agent.store.errors import StoreError
 
 STRETCH: Final = 30
 """Cases that share one store."""
@@ -49,6 +49,10 @@ _VERIFIERS: Final = (
 
 class World(Disasters):
     """One box and a console, driven by dice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes: list[Box] = []
 
     def grow(self, dice: random.Random) -> None:
         """A life that leaves several epochs, history, losses, and much that waits."""
@@ -80,11 +84,20 @@ class World(Disasters):
             if self.network.down:
                 self.acknowledge(0, again=False)
 
+    def run_box(self, folder: Path, disk: Disk, quota: int) -> None:
+        box = Box(self.loop, folder, self.network, quota)
+        self.boxes.append(box)
+        box.on_sealed = lambda segment: self.truth.seal(disk, segment)
+        self.loop.run(box.start(self.new_clock()))
+        self.running.append(Running(box, disk))
+
     def free(self) -> None:
         """Let go of everything but the folder."""
-        for one in self.running:
-            with suppress(StoreError):
-                self.loop.run(one.box.stop())
+        for box in self.boxes:
+            for end in (box.stop, box.database.close):
+                # What failed is told already; a thread that is left would keep us from ending.
+                with suppress(Exception):
+                    self.loop.run(end())
         self.loop.run(self.loop.shutdown_default_executor())
         self.loop.close()
         self.console.close()
@@ -114,6 +127,7 @@ def make_store(dice: random.Random) -> Store:
     ]
     world.loop.run(box.stop() if closed else box.kill())
     disk = world.running.pop().disk
+    world.boxes.clear()
     world.free()
     shutil.rmtree(box.folder.with_name("box.left"), ignore_errors=True)
     return Store(world.folder, world.truth, disk, closed, _pages(box.folder / "agent.db", waiting))
@@ -216,8 +230,7 @@ def decay(store: Store, plan: Plan, case: int, outcome: Outcome) -> None:
         place = f"{Path(where.filename).name}:{where.lineno}"
         outcome.failures.append(f"{case}: {damage.text}: {error!r:.300} at {place}")
     finally:
-        with suppress(Exception):  # it is told already
-            world.free()
+        world.free()
         shutil.rmtree(world.folder, ignore_errors=True)
     if len(outcome.failures) == before:
         shutil.rmtree(plan.folder / f"case-{case}", ignore_errors=True)
