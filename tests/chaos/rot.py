@@ -53,6 +53,9 @@ class World(Disasters):
     def __init__(self) -> None:
         super().__init__()
         self.boxes: list[Box] = []
+        self.is_older = False
+        """A log that ends early leaves an older database: as with one that was restored, numbers
+        may be given again, and the console tells the two apart."""
 
     def grow(self, dice: random.Random) -> None:
         """A life that leaves several epochs, history, losses, and much that waits."""
@@ -90,6 +93,12 @@ class World(Disasters):
         box.on_sealed = lambda segment: self.truth.seal(disk, segment)
         self.loop.run(box.start(self.new_clock()))
         self.running.append(Running(box, disk))
+
+    def is_taken_for_another(self, event: int) -> bool:
+        if self.is_older:
+            return super().is_taken_for_another(event)
+        assert not self.truth.collides(event), f"{self.truth.numbers[event]} was given twice"
+        return False
 
     def free(self) -> None:
         """Let go of everything but the folder."""
@@ -223,7 +232,9 @@ def decay(store: Store, plan: Plan, case: int, outcome: Outcome) -> None:
     outcome.acknowledged += len(store.disk.events)
     before = len(outcome.failures)
     try:
-        world.run_box(world.folder / "box", store.disk.copy(), QUOTA)
+        world.is_older = damage.name.endswith("-wal")
+        disk = Disk(store.disk.events) if world.is_older else store.disk.copy()
+        world.run_box(world.folder / "box", disk, QUOTA)
         _live_on(world, store, known, damage)
     except Exception as error:  # noqa: BLE001 - whatever escapes here would end the agent
         where = traceback.extract_tb(error.__traceback__)[-1]
