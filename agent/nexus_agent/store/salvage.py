@@ -59,6 +59,8 @@ def replace(path: Path, prepare: Callable[[Path], None]) -> Saved:
         found = _insert_segments(connection, path)
         rows = sum(_insert(connection, table, list(_read(path, table))) for table in _SMALL)
         connection.execute("BEGIN IMMEDIATE")
+        for table, broken in positions.BROKEN.items():
+            connection.execute(f"DELETE FROM {table} WHERE {broken}")  # noqa: S608 - our own words
         _close_epochs(connection)
         connection.execute("COMMIT")
     finally:

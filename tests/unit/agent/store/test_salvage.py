@@ -91,6 +91,38 @@ async def test_what_is_only_in_the_write_ahead_log_is_saved_too(
         assert [event.data for event in await store.waiting()] == list(range(10))
 
 
+@pytest.mark.parametrize(
+    "rot",
+    [
+        "UPDATE epoch SET number=5 WHERE number=1",
+        "UPDATE position SET stream=x'00' WHERE stream='event'",
+        "UPDATE position SET epoch=7",
+        "UPDATE position SET final=2 WHERE epoch=1",
+        "UPDATE position SET final=NULL WHERE epoch=1",
+        "DELETE FROM position WHERE epoch=1 AND stream='event'",
+        "INSERT INTO loss VALUES (9, 'evnt', 1, 1, 2, 0, 0, 'disk quota', NULL)",
+        "INSERT INTO loss VALUES (9, 'event', 1, 'one', 2, 0, 0, 'disk quota', NULL)",
+    ],
+)
+async def test_small_tables_that_cannot_be_right_hide_no_event(
+    opened: Any, state_dir: Path, rot: str
+) -> None:
+    """SQLite takes a damaged row for a row: it has no checksums."""
+    async with opened() as store:
+        await store.emit(*range(6))
+        await store.outbox.renew("a test")
+        await store.emit(*range(6, 10))
+    with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
+        beside.execute(rot)
+    async with opened() as store:
+        assert [event.data for event in await store.waiting()] == list(range(10))
+        await store.emit("goes on")
+        newest = (await store.waiting())[-1]
+        assert (newest.data, newest.epoch > 2) == ("goes on", True)
+    async with opened() as store:
+        assert len(await store.waiting()) == 11
+
+
 async def test_state_and_positions_come_over(opened: Any, state_dir: Path) -> None:
     async with opened() as store:
         await store.emit(*range(20))
