@@ -203,7 +203,11 @@ class Database:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-            self.space.keep_log_short(connection)
+            try:
+                self.space.keep_log_short(connection)
+            except sqlite3.Error as error:
+                # What is committed is committed; the log is cut behind a later commit.
+                self._told(error)
             return result
 
         return self._outside(whole)

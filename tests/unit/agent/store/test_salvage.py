@@ -14,7 +14,9 @@ import pytest
 from tests.unit.agent.store.boxed import HOUR
 
 from nexus_agent.clock import BUILT, Clock
+from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream
+from nexus_agent.store import positions
 from nexus_agent.store.errors import DamagedError, StoreError
 
 PAGE = 4096
@@ -228,6 +230,39 @@ async def test_a_salvage_that_fails_between_its_renames_is_completed(
             assert [event.data for event in await store.waiting()] == list(range(10))
     async with opened(left) as store:
         assert [event.data for event in await store.waiting()] == list(range(10))
+
+
+async def test_nothing_is_numbered_before_a_salvaged_database_could_be_read(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as store:
+        await store.emit(1)
+        store.database.damage = DamagedError("as a test has it")
+        with monkeypatch.context() as patch:
+            patch.setattr(positions, "load", _fail)
+            with pytest.raises(StoreError, match="disk I/O error"):
+                await store.outbox.heal()
+        with pytest.raises(EmitError):
+            await store.emit("too early")
+        await store.outbox.heal()
+        await store.emit(2)
+    async with opened() as store:
+        assert [event.data for event in await store.waiting()] == [1, 2]
+
+
+def _fail(*_: Any) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+async def test_what_is_committed_is_promised_though_the_log_cannot_be_cut(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(store.database.space, "keep_log_short", _fail)
+            await store.emit(1)
+        await store.emit(2)
+        assert [event.data for event in await store.waiting()] == [1, 2]
 
 
 async def test_a_lost_database_does_not_number_twice(opened: Any, state_dir: Path) -> None:
