@@ -106,18 +106,16 @@ class Life:
 
     async def start(self) -> None:
         """As the agent starts: it waits for a disk that does not work yet."""
+        self.database = self._make_database()
+        self.outbox = Outbox(self.database, "bay-1", self.clock, deadline_s=self.course.deadline_s)
         async with asyncio.timeout(_RECOVERY_S):
             while True:
-                self.database = self._make_database()
                 try:
                     await self.database.open()
-                    self.outbox = Outbox(
-                        self.database, "bay-1", self.clock, deadline_s=self.course.deadline_s
-                    )
                     await self.outbox.open()
                     break
                 except StoreError:
-                    await self.database.close()
+                    await self.database.shut()
                     await asyncio.sleep(_RETRY_S)
         self.outbox.on_sealed(self._tell_sealed)
         self.outbox.on_epoch(self._tell_epoch)

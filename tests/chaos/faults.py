@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.disk_known import Known, judge
-from tests.chaos.disk_life import KEY, Course
+from tests.chaos.disk_life import KEY, QUOTA, Course
 from tests.chaos.power import memory
 from tests.chaos.suite import Control, Outcome, Plan, Suite
+
+from nexus_agent.store.database import Database
 
 STEPS: Final = 100
 APART: Final = {
@@ -48,9 +50,10 @@ FULL_DISKS: Final = 20
 DISK: Final = "6m"
 _NAMES: Final = (
     *("agent.db", "agent.db-wal", "agent.db-journal", "agent.db-shm"),
-    *("agent.db.salvage", "agent.db.salvage-wal", "agent.db.salvage-journal"),
     *("guard.json", "guard.json.new", "reserve", "damaged", KEY, "vehicle.new", ""),
 )
+_MANY: Final = ("agent.db.salvage", "agent.db.salvage-wal", "agent.db.salvage-journal")
+"""A salvage makes more writes in a row than lie between two that fail, and so does a new schema."""
 _TELL_S: Final = 10.0
 _LONGEST_S: Final = 120
 
@@ -67,7 +70,7 @@ def kinds() -> list[tuple[str, str, str]]:
     dice = random.Random(1)
     for _ in range(BURSTS):
         start = dice.randrange(1, 1500)
-        burst = f"{start}..{start + dice.choice((2, 10, 50))}"
+        burst = f"{start}..{start + dice.choice((0, 2, 10, 50))}"
         found.append((dice.choice(("pwrite64", "fdatasync")), "ENOSPC", burst))
         found.append((dice.choice(("pwrite64", "fdatasync")), "EIO", burst))
     found += [("a full disk", "", "")] * FULL_DISKS
@@ -78,6 +81,7 @@ def kinds() -> list[tuple[str, str, str]]:
 def run(plan: Plan, *, swallows: bool = False) -> Outcome:
     outcome = Outcome()
     told = time.monotonic()
+    asyncio.run(_make_schema(plan.folder / "template"))
     with ThreadPoolExecutor(2) as pool:
         doing = [pool.submit(_case, plan, case, swallows) for case in plan.cases]
         for done in as_completed(doing):
@@ -97,6 +101,13 @@ def run(plan: Plan, *, swallows: bool = False) -> Outcome:
     return outcome
 
 
+async def _make_schema(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    database = Database(folder, QUOTA)
+    await database.open()
+    await database.close()
+
+
 def _case(plan: Plan, case: int, swallows: bool) -> Outcome:
     call, error, when = kinds()[case % len(kinds())]
     name = f"{case}: {call} {error} {when}".rstrip()
@@ -111,6 +122,8 @@ def _case(plan: Plan, case: int, swallows: bool) -> Outcome:
             swallows=swallows,
         )
         outcome = Outcome()
+        if "+" in when:
+            shutil.copytree(plan.folder / "template", course.folder)
         if error:
             _suffer(course, _inject(place, call, error, when), name, outcome)
             trace = (place / "trace").read_text()
@@ -127,7 +140,8 @@ def _case(plan: Plan, case: int, swallows: bool) -> Outcome:
 
 
 def _inject(place: Path, call: str, error: str, when: str) -> list[str]:
-    watched = [part for name in _NAMES for part in ("-P", str(place / "box" / name).rstrip("/"))]
+    names = _NAMES if "+" in when else (*_NAMES, *_MANY)
+    watched = [part for name in names for part in ("-P", str(place / "box" / name).rstrip("/"))]
     trace = ["-o", str(place / "trace"), "-e", f"trace={call}", "-e", "signal=none"]
     return [
         *("strace", "-f", "--seccomp-bpf", *trace, *watched),
