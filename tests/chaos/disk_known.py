@@ -15,7 +15,6 @@ from nexus_agent import app
 from nexus_agent.protocol import Event, Stream, open_segment
 from nexus_agent.store import guard, ledger
 from nexus_agent.store.database import Database
-from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.segments import row_id
 from nexus_agent.store.state import PluginState
@@ -111,7 +110,7 @@ async def judge(folder: Path, known: Known) -> Verdict:
             say(f"plugin state is {value}, not of {known.state}")
         _judge_numbers(outbox, known, say)
         _judge_events(found, losses, known, verdict)
-    except StoreError as error:
+    except Exception as error:  # noqa: BLE001 - whatever escapes here would end the agent
         say(f"cannot be opened: {error!r}")
     finally:
         await database.close()

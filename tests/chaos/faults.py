@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -128,6 +129,8 @@ def _case(plan: Plan, case: int, swallows: bool) -> Outcome:
             _suffer(course, _inject(place, call, error, when), name, outcome)
             trace = (place / "trace").read_text()
             outcome.figures["faults"] = trace.count("(INJECTED)")
+        elif os.geteuid() != 0:
+            outcome.figures["full disks left out, for want of root to mount them"] = 1
         else:
             with _small_disk(place / "disk") as disk:
                 (disk / "ballast").touch()
