@@ -108,12 +108,13 @@ class Database:
         self.space.keep_reserve()
 
     def _revision(self, connection: sqlite3.Connection) -> str | None:
-        found = connection.execute(
-            "SELECT count(*) FROM sqlite_master WHERE name='alembic_version'"
-        ).fetchone()
-        if not found[0]:
-            return None
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        """The schema's; None in an empty file. DamagedError where there are tables without one."""
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        row = None
+        if "alembic_version" in tables:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        if tables and row is None:
+            raise DamagedError(f"{self.path}: has tables and no revision of its schema")
         return None if row is None else str(row[0])
 
     def _upgrade(self, path: Path) -> None:

@@ -26,6 +26,16 @@ KEPT: Final = 2
 """Damaged files that are kept beside the database, the newest."""
 
 _SMALL: Final = ("plugin_state", "command", "epoch", "position", "loss", "traffic")
+_NOT_NOW: Final = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
+"""Reading a log takes an index beside it, which has to be written."""
 _ROWS_AT_ONCE: Final = 1000
 _PAYLOADS_KEPT: Final = 16
 
@@ -149,18 +159,21 @@ def _sync(path: Path) -> None:
 
 
 def _read(damaged: Path, table: str) -> Iterator[tuple[list[str], tuple[Any, ...]]]:
-    """Rows of a small table, up to the first that SQLite cannot read."""
-    try:
-        # Read-only: it must not fold the log into the damaged file.
-        connection = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error:
-        return
+    """Rows of a small table, up to the first that SQLite cannot read.
+
+    Raises sqlite3.Error where it is not the file that fails but a write beside it: to be tried
+    again, for what is not read now is gone.
+    """
+    # Read-only: it must not fold the log into the damaged file.
+    connection = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
     try:
         cursor = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - our own names
         names = [column[0] for column in cursor.description]
         for row in cursor:
             yield names, row
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode in _NOT_NOW:
+            raise
         return
     finally:
         connection.close()

@@ -17,6 +17,7 @@ from nexus_agent.clock import BUILT, Clock
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream
 from nexus_agent.store import positions
+from nexus_agent.store.carve import carve
 from nexus_agent.store.errors import DamagedError, StoreError
 
 PAGE = 4096
@@ -123,6 +124,32 @@ async def test_small_tables_that_cannot_be_right_hide_no_event(
         assert (newest.data, newest.epoch > 2) == ("goes on", True)
     async with opened() as store:
         assert len(await store.waiting()) == 11
+
+
+async def test_what_the_log_held_before_it_began_anew_hides_nothing(
+    opened: Any, state_dir: Path
+) -> None:
+    """Its old frames stay behind the new ones, with pages that are used again meanwhile."""
+    async with opened() as store:
+        for n in range(12):
+            await store.fill(Stream.EVENT, 9000, seed=n)
+        await store.acknowledge(12)
+        await store.tidy(megabytes=0)
+        await store.database.tend(lambda c: c.execute("PRAGMA wal_checkpoint(RESTART)").fetchall())
+        await store.fill(Stream.EVENT, 30_000, seed=13)
+        found = {
+            one.segment.first for one in carve(state_dir / "agent.db", state_dir / "agent.db-wal")
+        }
+        assert 13 in found
+
+
+async def test_a_schema_that_is_gone_in_part_is_damage(opened: Any, state_dir: Path) -> None:
+    promised = await filled(opened)
+    with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
+        beside.execute("DELETE FROM alembic_version")
+    async with opened() as store:
+        left = [(event.seq, event.data) for event in await store.waiting()]
+        assert left == promised
 
 
 async def test_state_and_positions_come_over(opened: Any, state_dir: Path) -> None:
