@@ -39,7 +39,7 @@ APART: Final = {
     "fsync": 5,
     "write": 3,
     "ftruncate": 3,
-    "openat": 7,
+    "openat": 61,
     "rename": 3,
     "unlink": 3,
     "fallocate": 2,
