@@ -151,9 +151,9 @@ SUITE: Final = Suite(
     quick=600,
     full=50_000,
     controls=(
-        Control("synchronous=NORMAL", partial(run, synchronous="NORMAL"), 60),
-        Control("synchronous=OFF", partial(run, synchronous="OFF"), 60),
-        Control("a guard file without fsync", partial(run, guard_synced=False), 60),
+        Control("synchronous=NORMAL", partial(run, synchronous="NORMAL", steps=80), 60),
+        Control("synchronous=OFF", partial(run, synchronous="OFF", steps=80), 60),
+        Control("a guard file without fsync", partial(run, guard_synced=False, steps=80), 60),
     ),
     needs=("strace",),
 )
