@@ -143,6 +143,17 @@ async def test_what_the_log_held_before_it_began_anew_hides_nothing(
         assert 13 in found
 
 
+async def test_a_schema_with_another_word_in_it_is_damage(opened: Any, state_dir: Path) -> None:
+    promised = await filled(opened)
+    with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
+        beside.execute("ALTER TABLE segment_event RENAME COLUMN payload TO qayload")
+    async with opened() as store:
+        with pytest.raises(EmitError):
+            await store.emit("too early")
+        await store.outbox.heal()
+        assert [(event.seq, event.data) for event in await store.waiting()] == promised
+
+
 async def test_a_schema_that_is_gone_in_part_is_damage(opened: Any, state_dir: Path) -> None:
     promised = await filled(opened)
     with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
