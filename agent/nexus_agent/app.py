@@ -303,4 +303,9 @@ def _new_key(path: Path) -> bytes:
         file.flush()
         os.fsync(descriptor)
     new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
     return key

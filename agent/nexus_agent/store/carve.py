@@ -56,26 +56,41 @@ class _Pages:
     def __init__(self, file: Bytes, log: Bytes) -> None:
         self._file, self._log = file, log
         self._frames: dict[int, list[int]] = {}
+        self._left: dict[int, list[int]] = {}
+        """Frames of the log before it began anew, which it has not overwritten yet."""
+        salts = log[16:24]
         step = _FRAME_HEADER + PAGE_SIZE
         for start in range(_LOG_HEADER, len(log) - step + 1, step):
             number = int.from_bytes(log[start : start + 4], "big")
-            self._frames.setdefault(number, []).append(start + _FRAME_HEADER)
+            frames = self._frames if log[start + 8 : start + 16] == salts else self._left
+            frames.setdefault(number, []).append(start + _FRAME_HEADER)
 
     def all(self) -> Iterator[bytes]:
         """Every page, its logged versions after the one in the file."""
         for start in range(0, len(self._file), PAGE_SIZE):
             page = self._file[start : start + PAGE_SIZE]
             yield page[_HEADER:] if start == 0 else page
-        for versions in self._frames.values():
+        for versions in (*self._left.values(), *self._frames.values()):
             for start in versions:
                 yield self._log[start : start + PAGE_SIZE]
 
     def versions(self, number: int) -> list[bytes]:
-        """What page *number* may hold, the newest first."""
-        logged = [self._log[at : at + PAGE_SIZE] for at in reversed(self._frames.get(number, []))]
+        """What page *number* may hold: as the log has it, the file, the log before that."""
+        return [
+            *self._logged(self._frames, number),
+            *self.filed(number),
+            *self._logged(self._left, number),
+        ]
+
+    def _logged(self, frames: dict[int, list[int]], number: int) -> list[bytes]:
+        """The newest first."""
+        return [self._log[at : at + PAGE_SIZE] for at in reversed(frames.get(number, []))]
+
+    def filed(self, number: int) -> list[bytes]:
+        """Page *number* as the file has it."""
         start = (number - 1) * PAGE_SIZE
         page = self._file[start : start + PAGE_SIZE] if number >= 1 else b""
-        return [*logged, page] if page else logged
+        return [page] if page else []
 
 
 def _rows(page: bytes, pages: _Pages) -> Iterator[Found]:
@@ -123,13 +138,13 @@ def _row(page: bytes, start: int, pages: _Pages) -> Found | None:
 def _chains(number: int, size: int, pages: _Pages) -> Iterator[bytes]:
     """Section 1.6, overflow pages: the number of the next, then content.
 
-    The log may hold several versions of a page: the newest of each first, then the file's alone.
+    Of several versions of a page: the newest of each first, then the file's alone, then the oldest.
     """
-    for pick in (0, -1):
+    for look, pick in ((pages.versions, 0), (pages.filed, 0), (pages.versions, -1)):
         parts: list[bytes] = []
         left, following = size, number
         while left > 0 and following:
-            versions = pages.versions(following)
+            versions = look(following)
             if not versions:
                 break
             page = versions[pick]

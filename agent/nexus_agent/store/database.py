@@ -66,7 +66,10 @@ class Database:
             raise store_error(error, self.path) from error
 
     def _open_or_replace(self) -> None:
-        salvage.finish(self.path)
+        try:
+            salvage.finish(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened: {error.strerror}") from error
         try:
             self._open()
         except DamagedError as error:
@@ -105,12 +108,13 @@ class Database:
         self.space.keep_reserve()
 
     def _revision(self, connection: sqlite3.Connection) -> str | None:
-        found = connection.execute(
-            "SELECT count(*) FROM sqlite_master WHERE name='alembic_version'"
-        ).fetchone()
-        if not found[0]:
-            return None
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        """The schema's; None in an empty file. DamagedError where there are tables without one."""
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        row = None
+        if "alembic_version" in tables:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        if tables and row is None:
+            raise DamagedError(f"{self.path}: has tables and no revision of its schema")
         return None if row is None else str(row[0])
 
     def _upgrade(self, path: Path) -> None:
@@ -161,7 +165,8 @@ class Database:
         log.critical("database_damaged", error=str(error))
         self._close()
         try:
-            saved = salvage.replace(self.path, self._upgrade)
+            # One that failed half way is completed: what it saved is nowhere else in one piece.
+            saved = None if salvage.finish(self.path) else salvage.replace(self.path, self._upgrade)
         except sqlite3.Error as failure:
             raise store_error(failure, self.path) from failure
         except OSError as failure:
@@ -169,12 +174,13 @@ class Database:
         self._open()
         self.damage = None
         self.generation += 1
-        log.warning(
-            "database_salvaged",
-            segments=saved.segments,
-            rows=saved.rows,
-            set_aside=str(saved.aside),
-        )
+        if saved is not None:
+            log.warning(
+                "database_salvaged",
+                segments=saved.segments,
+                rows=saved.rows,
+                set_aside=str(saved.aside),
+            )
 
     # -- work --------------------------------------------------------------------------------
 
@@ -198,7 +204,11 @@ class Database:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-            self.space.keep_log_short(connection)
+            try:
+                self.space.keep_log_short(connection)
+            except sqlite3.Error as error:
+                # What is committed is committed; the log is cut behind a later commit.
+                self._told(error)
             return result
 
         return self._outside(whole)

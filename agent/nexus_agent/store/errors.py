@@ -8,6 +8,10 @@ from typing import Final
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+_GONE: Final = ("no such table", "no such column", "has no column named")
+"""What SQLite says where a damaged schema still reads as one: our statements never change."""
+
+
 class StoreError(Exception):
     """The database did not do what was asked; the transaction left no trace."""
 
@@ -28,7 +32,7 @@ def store_error(error: sqlite3.Error, where: object) -> StoreError:
     """The StoreError that tells of *error* in the file *where*."""
     # The primary result code is the low byte of an extended one (sqlite.org/rescode.html).
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGED:
+    if code in _DAMAGED or (code == sqlite3.SQLITE_ERROR and any(g in str(error) for g in _GONE)):
         return DamagedError(f"{where}: {error}")
     if code == sqlite3.SQLITE_FULL:
         return FullError(f"{where}: {error}")

@@ -146,14 +146,18 @@ class Outbox:
     async def heal(self) -> None:
         """If the database was found damaged, salvage it and go on. Raises StoreError."""
         error, generation = self._database.damage, self._database.generation
-        if error is None:
+        if error is None and not self._sealer.adrift:
             return
         async with self._sealer.lock:
-            # Memory knows best how far the numbers have come; the file does not know what it lost.
-            await self.remember()
-            await self._database.repair(error, generation)
+            if error is not None:
+                # Memory knows best how far the numbers have come; the file does not know what it
+                # lost.
+                await self.remember()
+                await self._database.repair(error, generation)
+                self._sealer.adrift = True
             # Acknowledgements that were not written down come again.
             await self.open()
+            self._sealer.adrift = False
         self._tell_epoch()
 
     @property

@@ -9,12 +9,34 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
+from typing import Final
 
-from nexus_agent.protocol import MAX_SEQUENCE, Stream
-from nexus_agent.store.segments import LAST, row_id
+from nexus_agent.protocol import MAX_EPOCH, MAX_SEQUENCE, Stream
+from nexus_agent.store.errors import DamagedError
+from nexus_agent.store.segments import LAST, epoch_of, row_id
 
 CLOSED_TOLD = 100
 """Closed epochs with events that a birth document tells of at most, the newest."""
+
+_STREAM = f"stream NOT IN ({', '.join(repr(str(stream)) for stream in Stream)})"
+_EPOCH = f"typeof(epoch) <> 'integer' OR epoch NOT BETWEEN 1 AND {MAX_EPOCH - 1}"
+BROKEN: Final = {
+    "epoch": f"number NOT BETWEEN 1 AND {MAX_EPOCH - 1}",
+    "position": (
+        f"{_STREAM} OR {_EPOCH} OR typeof(acknowledged) <> 'integer' "
+        "OR typeof(final) NOT IN ('integer', 'null') "
+        f"OR max(acknowledged, coalesce(final, 0)) > {MAX_SEQUENCE} "
+        "OR min(acknowledged, coalesce(final, 0)) < 0"
+    ),
+    "loss": (
+        f"{_STREAM} OR {_EPOCH} OR typeof(first) <> 'integer' OR typeof(last) <> 'integer' "
+        f"OR first < 1 OR first > last OR last > {MAX_SEQUENCE} OR typeof(cause) <> 'text' "
+        "OR typeof(first_time) NOT IN ('integer', 'null') "
+        "OR typeof(last_time) NOT IN ('integer', 'null') "
+        "OR typeof(reported) NOT IN ('integer', 'null')"
+    ),
+}
+"""Which rows of a table nobody has written: SQLite keeps no checksum over what a disk returns."""
 
 
 @dataclass(slots=True)
@@ -100,11 +122,19 @@ class Positions:
 
 
 def load(connection: sqlite3.Connection, opened: int) -> Positions:
-    """Read where everything stands. A new database begins with epoch 1. opened: wall time, ns."""
+    """Read where everything stands. A new database begins with epoch 1. opened: wall time, ns.
+
+    Raises DamagedError where the tables cannot be right: what they say of an epoch decides whether
+    its events are ever sent.
+    """
+    for table, broken in BROKEN.items():
+        if connection.execute(f"SELECT 1 FROM {table} WHERE {broken}").fetchone():  # noqa: S608
+            raise DamagedError(f"the table {table} holds what was never written to it")
     numbers = [row[0] for row in connection.execute("SELECT number FROM epoch ORDER BY number")]
     if not numbers:
         open_epoch(connection, 1, opened, "first start")
         numbers = [1]
+    _check(connection, numbers)
     found = Positions(epoch=numbers[-1])
     for epoch, name, acknowledged, final in connection.execute(
         "SELECT epoch, stream, acknowledged, final FROM position"
@@ -126,6 +156,26 @@ def load(connection: sqlite3.Connection, opened: int) -> Positions:
         if row and row[3]:
             found.newest_time = max(found.newest_time, row[2])
     return found
+
+
+def _check(connection: sqlite3.Connection, numbers: list[int]) -> None:
+    """Epochs, positions and segments must agree on which epochs are closed, and where."""
+    ends = {
+        (epoch, name): final
+        for epoch, name, final in connection.execute("SELECT epoch, stream, final FROM position")
+    }
+    closed = {(epoch, str(stream)) for epoch in numbers[:-1] for stream in Stream}
+    if {place for place, final in ends.items() if final is not None} != closed:
+        raise DamagedError("the tables epoch and position do not agree on what is closed")
+    for stream in Stream:
+        row = connection.execute(LAST[stream], (0, row_id(MAX_EPOCH, MAX_SEQUENCE))).fetchone()
+        if row and epoch_of(row[0]) > numbers[-1]:
+            raise DamagedError(f"{stream}: epoch {epoch_of(row[0])} was never opened")
+        for epoch in numbers[:-1]:
+            span = row_id(epoch, 1), row_id(epoch, MAX_SEQUENCE)
+            row = connection.execute(LAST[stream], span).fetchone()
+            if row and row[1] > ends[epoch, str(stream)]:
+                raise DamagedError(f"{stream} {epoch}/{row[1]} is behind the end of its epoch")
 
 
 def save(connection: sqlite3.Connection, at: Positions) -> dict[tuple[int, Stream], int]:

@@ -30,10 +30,11 @@ async def reseal(outbox: Outbox, database: Database, stream: Stream, edge: int) 
     """
     for _ in range(_ROUNDS):
         async with outbox.reading(stream):
-            edge = max(edge, outbox.positions.sent[stream])
-            rows = await database.read(
+            edge = max(edge, outbox.positions.sent[stream], outbox.released(stream))
+            found = await database.read(
                 segments.SMALL[stream], (edge, SMALL_EVENTS, SMALL_BYTES, _READ_AT_ONCE)
             )
+            rows = [row for row in found if _waits(outbox, stream, row[0])]
             if len(rows) < FEWEST:
                 break
             run = _first_run(stream, rows)
@@ -48,6 +49,12 @@ async def reseal(outbox: Outbox, database: Database, stream: Stream, edge: int) 
                     break  # small still: it is merged again with what comes
         edge = segments.row_id(run[-1][0].epoch, run[-1][0].last)
     return edge
+
+
+def _waits(outbox: Outbox, stream: Stream, identity: int) -> bool:
+    """Whether a segment is not acknowledged: it would take what waits behind it out of sight."""
+    epoch = segments.epoch_of(identity)
+    return segments.sequence(identity) > outbox.positions.reached(stream, epoch)
 
 
 def _first_run(stream: Stream, rows: list[Any]) -> list[tuple[Segment, bool]]:

@@ -26,6 +26,16 @@ KEPT: Final = 2
 """Damaged files that are kept beside the database, the newest."""
 
 _SMALL: Final = ("plugin_state", "command", "epoch", "position", "loss", "traffic")
+_NOT_NOW: Final = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
+"""Reading a log takes an index beside it, which has to be written."""
 _ROWS_AT_ONCE: Final = 1000
 _PAYLOADS_KEPT: Final = 16
 
@@ -59,22 +69,55 @@ def replace(path: Path, prepare: Callable[[Path], None]) -> Saved:
         found = _insert_segments(connection, path)
         rows = sum(_insert(connection, table, list(_read(path, table))) for table in _SMALL)
         connection.execute("BEGIN IMMEDIATE")
+        for table, broken in positions.BROKEN.items():
+            connection.execute(f"DELETE FROM {table} WHERE {broken}")  # noqa: S608 - our own words
         _close_epochs(connection)
         connection.execute("COMMIT")
     finally:
         connection.close()
     _sync(new)
-    aside = _set_aside(path)
-    new.rename(path)
     _sync(path.parent)
+    number = _number_aside(path) + 1
+    aside = _aside(path, number)
+    path.rename(aside)
+    _complete(path, aside)
+    for old in range(1, number - KEPT + 1):
+        _remove(_aside(path, old))
     return Saved(found, rows, aside)
 
 
-def finish(path: Path) -> None:
-    """Complete a salvage that was cut off after the damaged file was set aside."""
+def finish(path: Path) -> bool:
+    """Complete a salvage that was cut off after the damaged file was set aside.
+
+    False where there is none; what a salvage left that was cut off before is removed, for it begins
+    again. Raises OSError.
+    """
     new = _new(path)
-    if new.exists() and not path.exists():
-        new.rename(path)
+    if path.exists():
+        _remove(new)
+        return False
+    if not new.exists():
+        return False
+    _complete(path, _aside(path, max(_number_aside(path), 1)))
+    return True
+
+
+def _complete(path: Path, aside: Path) -> None:
+    """Put the new file into the place of the one that is set aside as *aside*.
+
+    Each step is on the disk before the next: the log leaves only once its database has left, or a
+    cut would part them; the new file comes only once the old log has left, or it would be played
+    into it.
+    """
+    _sync(path.parent)
+    # The index of the log would lie about the next one.
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists():
+        log.rename(aside.with_name(f"{aside.name}-wal"))
+    _sync(path.parent)
+    _new(path).rename(path)
+    _sync(path.parent)
 
 
 def keep_payload(folder: Path, segment: Segment) -> None:
@@ -92,20 +135,14 @@ def _new(path: Path) -> Path:
     return path.with_name(f"{path.name}.salvage")
 
 
-def _set_aside(path: Path) -> Path:
-    """Move the database and its write-ahead log out of the way; return its new path."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    # The index of the log would lie about the next one.
-    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
-    log = path.with_name(f"{path.name}-wal")
-    if log.exists():
-        log.rename(aside.with_name(f"{aside.name}-wal"))
-    path.rename(aside)
-    for old in range(1, number - KEPT + 1):
-        _remove(path.with_name(f"{path.name}.damaged-{old}"))
-    return aside
+def _aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.damaged-{number}")
+
+
+def _number_aside(path: Path) -> int:
+    """The highest number of a file that is set aside; 0 where there is none."""
+    found = (file.name.rpartition("-")[2] for file in path.parent.glob(f"{path.name}.damaged-*"))
+    return max((int(number) for number in found if number.isdecimal()), default=0)
 
 
 def _remove(path: Path) -> None:
@@ -122,18 +159,21 @@ def _sync(path: Path) -> None:
 
 
 def _read(damaged: Path, table: str) -> Iterator[tuple[list[str], tuple[Any, ...]]]:
-    """Rows of a small table, up to the first that SQLite cannot read."""
-    try:
-        # Read-only: it must not fold the log into the damaged file.
-        connection = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error:
-        return
+    """Rows of a small table, up to the first that SQLite cannot read.
+
+    Raises sqlite3.Error where it is not the file that fails but a write beside it: to be tried
+    again, for what is not read now is gone.
+    """
+    # Read-only: it must not fold the log into the damaged file.
+    connection = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
     try:
         cursor = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - our own names
         names = [column[0] for column in cursor.description]
         for row in cursor:
             yield names, row
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode in _NOT_NOW:
+            raise
         return
     finally:
         connection.close()

@@ -57,6 +57,8 @@ class Sealer:
         self.buffer = Buffer()
         self.lock = asyncio.Lock()
         self.at = Positions(epoch=0)
+        self.adrift = False
+        """Another database has come, and `at` could not be read from it yet."""
         self.trouble: Trouble | None = None
         self.refused_events = 0
         self._database = database
@@ -176,6 +178,8 @@ class Sealer:
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`Database.run`, with what is acknowledged by then written down too."""
+        if self.adrift:
+            raise StoreError("the salvaged database could not be read yet")
         at = self.at
 
         def both(connection: sqlite3.Connection) -> tuple[T, dict[tuple[int, Stream], int]]:

@@ -94,6 +94,18 @@ async def test_what_was_sent_keeps_its_bounds(opened: Any) -> None:
         assert [(s.first, s.last) for s in found] == [*((n, n) for n in range(1, 21)), (21, 40)]
 
 
+async def test_what_is_acknowledged_is_not_merged_with_what_waits(opened: Any) -> None:
+    """After a start nothing counts as sent, whatever the box before it has delivered."""
+    async with opened() as store:
+        await store.emit(*range(20))
+        await store.acknowledge(5)
+    async with opened() as store:
+        await store.tidy()
+        assert [event.seq for event in await store.waiting()] == list(range(6, 21))
+        found = await store.outbox.after(Stream.EVENT, 0, 1000)
+        assert [(s.first, s.last) for s in found] == [(6, 20)]
+
+
 async def test_merging_goes_on_where_it_was_and_takes_no_large_ones(opened: Any) -> None:
     async with opened() as store:
         for round_ in range(3):

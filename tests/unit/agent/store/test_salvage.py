@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import random
 import shutil
 import sqlite3
@@ -12,7 +14,10 @@ import pytest
 from tests.unit.agent.store.boxed import HOUR
 
 from nexus_agent.clock import BUILT, Clock
+from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream
+from nexus_agent.store import positions
+from nexus_agent.store.carve import carve
 from nexus_agent.store.errors import DamagedError, StoreError
 
 PAGE = 4096
@@ -87,6 +92,75 @@ async def test_what_is_only_in_the_write_ahead_log_is_saved_too(
     shake(crashed / "agent.db", 0, 1)
     async with opened(crashed) as store:
         assert [event.data for event in await store.waiting()] == list(range(10))
+
+
+@pytest.mark.parametrize(
+    "rot",
+    [
+        "UPDATE epoch SET number=5 WHERE number=1",
+        "UPDATE position SET stream=x'00' WHERE stream='event'",
+        "UPDATE position SET epoch=7",
+        "UPDATE position SET final=2 WHERE epoch=1",
+        "UPDATE position SET final=NULL WHERE epoch=1",
+        "DELETE FROM position WHERE epoch=1 AND stream='event'",
+        "INSERT INTO loss VALUES (9, 'evnt', 1, 1, 2, 0, 0, 'disk quota', NULL)",
+        "INSERT INTO loss VALUES (9, 'event', 1, 'one', 2, 0, 0, 'disk quota', NULL)",
+    ],
+)
+async def test_small_tables_that_cannot_be_right_hide_no_event(
+    opened: Any, state_dir: Path, rot: str
+) -> None:
+    """SQLite takes a damaged row for a row: it has no checksums."""
+    async with opened() as store:
+        await store.emit(*range(6))
+        await store.outbox.renew("a test")
+        await store.emit(*range(6, 10))
+    with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
+        beside.execute(rot)
+    async with opened() as store:
+        assert [event.data for event in await store.waiting()] == list(range(10))
+        await store.emit("goes on")
+        newest = (await store.waiting())[-1]
+        assert (newest.data, newest.epoch > 2) == ("goes on", True)
+    async with opened() as store:
+        assert len(await store.waiting()) == 11
+
+
+async def test_what_the_log_held_before_it_began_anew_hides_nothing(
+    opened: Any, state_dir: Path
+) -> None:
+    """Its old frames stay behind the new ones, with pages that are used again meanwhile."""
+    async with opened() as store:
+        for n in range(12):
+            await store.fill(Stream.EVENT, 9000, seed=n)
+        await store.acknowledge(12)
+        await store.tidy(megabytes=0)
+        await store.database.tend(lambda c: c.execute("PRAGMA wal_checkpoint(RESTART)").fetchall())
+        await store.fill(Stream.EVENT, 30_000, seed=13)
+        found = {
+            one.segment.first for one in carve(state_dir / "agent.db", state_dir / "agent.db-wal")
+        }
+        assert 13 in found
+
+
+async def test_a_schema_with_another_word_in_it_is_damage(opened: Any, state_dir: Path) -> None:
+    promised = await filled(opened)
+    with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
+        beside.execute("ALTER TABLE segment_event RENAME COLUMN payload TO qayload")
+    async with opened() as store:
+        with pytest.raises(EmitError):
+            await store.emit("too early")
+        await store.outbox.heal()
+        assert [(event.seq, event.data) for event in await store.waiting()] == promised
+
+
+async def test_a_schema_that_is_gone_in_part_is_damage(opened: Any, state_dir: Path) -> None:
+    promised = await filled(opened)
+    with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
+        beside.execute("DELETE FROM alembic_version")
+    async with opened() as store:
+        left = [(event.seq, event.data) for event in await store.waiting()]
+        assert left == promised
 
 
 async def test_state_and_positions_come_over(opened: Any, state_dir: Path) -> None:
@@ -164,6 +238,69 @@ async def test_a_salvage_that_was_cut_off_at_its_very_end_is_completed(
     (state_dir / "agent.db").rename(state_dir / "agent.db.salvage")
     async with opened() as store:
         assert [(event.seq, event.data) for event in await store.waiting()] == promised
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+async def test_a_salvage_that_fails_between_its_renames_is_completed(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """Beside, somebody reads: so the log stays when the database is closed, and is set aside."""
+    rename, done = Path.rename, iter(range(100))
+
+    def fail_later(self: Path, target: Path) -> Path:
+        if next(done) == renames:
+            raise OSError(errno.EIO, "the disk fails")
+        return rename(self, target)
+
+    async with opened() as store:
+        await store.emit(*range(10))
+        with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside:
+            beside.execute("PRAGMA query_only=ON")
+            beside.execute("SELECT * FROM epoch").fetchall()
+            store.database.damage = DamagedError("as a test has it")
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "rename", fail_later)
+                with pytest.raises(StoreError, match="the disk fails"):
+                    await store.outbox.heal()
+            left = state_dir.with_name("left")
+            shutil.copytree(state_dir, left, ignore=shutil.ignore_patterns("*-shm"))
+            await store.outbox.heal()
+            assert [event.data for event in await store.waiting()] == list(range(10))
+    async with opened(left) as store:
+        assert [event.data for event in await store.waiting()] == list(range(10))
+
+
+async def test_nothing_is_numbered_before_a_salvaged_database_could_be_read(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as store:
+        await store.emit(1)
+        store.database.damage = DamagedError("as a test has it")
+        with monkeypatch.context() as patch:
+            patch.setattr(positions, "load", _fail)
+            with pytest.raises(StoreError, match="disk I/O error"):
+                await store.outbox.heal()
+        with pytest.raises(EmitError):
+            await store.emit("too early")
+        await store.outbox.heal()
+        await store.emit(2)
+    async with opened() as store:
+        assert [event.data for event in await store.waiting()] == [1, 2]
+
+
+def _fail(*_: Any) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+async def test_what_is_committed_is_promised_though_the_log_cannot_be_cut(
+    opened: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(store.database.space, "keep_log_short", _fail)
+            await store.emit(1)
+        await store.emit(2)
+        assert [event.data for event in await store.waiting()] == [1, 2]
 
 
 async def test_a_lost_database_does_not_number_twice(opened: Any, state_dir: Path) -> None:
