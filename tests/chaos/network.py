@@ -45,7 +45,7 @@ SLACK_S: Final = 3.0
 """For a machine that has other things to do."""
 CORE: Final = 0.15
 """The share of a core that the agent may take while the line is bad, its load included."""
-AT_ONCE: Final = 8
+AT_ONCE: Final = 6
 TELL_S: Final = 10.0
 
 Where = Literal["box", "console", "acks"]

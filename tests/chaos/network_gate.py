@@ -36,7 +36,7 @@ class Gate:
     def __init__(self, target: int, authority: Authority) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._target = target
+        self.target = target
         self._manner: Manner = "pass"
         self._held: list[_Held] = []
         self._server: asyncio.Server | None = None
@@ -67,7 +67,7 @@ class Gate:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(
-                "127.0.0.1", self._target, ssl=self._outer
+                "127.0.0.1", self.target, ssl=self._outer
             )
         except OSError:
             writer.transport.abort()

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, TypeAlias
 
 import aiomqtt
 import pytest
+import uvloop
 
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.sync.client import Client
@@ -85,3 +87,45 @@ async def test_what_was_still_to_be_written_is_not_written_to_the_next_socket(
     gc.collect()
     await asyncio.sleep(0)
     assert complaints == []
+
+
+NEWS = bytes((0x30, 4, 0, 1)) + b"a" + bytes((0,))
+"""A PUBLISH with QoS 0 to the topic `a`."""
+
+
+def _speak_and_reset(listener: socket.socket, tls: ssl.SSLContext) -> None:
+    """Answer CONNECT; at the next packet say a lot, and reset the connection behind it."""
+    connection, _ = listener.accept()
+    with tls.wrap_socket(connection, server_side=True) as secured:
+        secured.recv(4096)
+        secured.sendall(CONNACK)
+        secured.recv(4096)
+        for _ in range(100):
+            secured.sendall(NEWS)
+        secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_reset_behind_something_unread_is_noticed(authority: Authority) -> None:
+    """On uvloop, as the agent runs, and long before a ping would tell."""
+    credentials = authority.server("resets")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(credentials.cert, credentials.key)
+
+    async def listen(address: BrokerAddress) -> None:
+        async with Client(address, address.tls_context()) as client:
+            client._client.publish("a", b"")
+            async for _ in client.messages:
+                pass
+
+    async def work(listener: socket.socket) -> None:
+        url = f"mqtts://127.0.0.1:{listener.getsockname()[1]}"
+        speaking = asyncio.to_thread(_speak_and_reset, listener, tls)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(speaking, name="speaking")
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(aiomqtt.MqttError):
+                await listen(BrokerAddress(url=url, ca=authority.ca))
+            assert asyncio.get_running_loop().time() - began < 8
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uvloop.run(work(listener))

@@ -8,6 +8,7 @@ aiomqtt's inside, which is why its version is pinned.
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from types import TracebackType
 from typing import Any, Final, Self
@@ -78,12 +79,26 @@ class Client(aiomqtt.Client):
 
     async def _misc_loop(self) -> None:
         while self._client.loop_misc() == MQTT_ERR_SUCCESS:
-            if ping_overdue(self._client) and not self._disconnected.done():
-                self._disconnected.set_exception(
-                    aiomqtt.MqttError("the line is dead: the broker does not answer a ping")
-                )
+            if ping_overdue(self._client):
+                self._lose("the line is dead: the broker does not answer a ping")
+            elif self._is_reset():
+                self._lose("the connection was reset")
+            if self._disconnected.done():
                 return
             await asyncio.sleep(TICK_S)
+
+    def _is_reset(self) -> bool:
+        """A reset with something unread before it: uvloop shows it once, and nobody sees it."""
+        connection = self._client.socket()
+        if connection is None or connection.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(connection.fileno(), 0)  # errors are always told
+        return bool(poll.poll(0))
+
+    def _lose(self, why: str) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_exception(aiomqtt.MqttError(why))
 
     def _on_socket_register_write(self, client: Any, _userdata: Any, sock: Any) -> None:
         """As aiomqtt's, which would watch the number of a socket that was closed meanwhile: by then
@@ -94,12 +109,15 @@ class Client(aiomqtt.Client):
             try:
                 client.loop_write()
             except (OSError, ValueError) as error:
-                if not self._disconnected.done():
-                    self._disconnected.set_exception(aiomqtt.MqttError(str(error)))
+                self._lose(str(error))
 
         def register() -> None:
-            if sock.fileno() >= 0:
+            if sock.fileno() < 0:
+                return
+            try:
                 self._loop.add_writer(sock.fileno(), write)
+            except RuntimeError:  # what uvloop says of a connection that was reset
+                self._lose("the connection was reset")
 
         self._loop.call_soon_threadsafe(register)
 
