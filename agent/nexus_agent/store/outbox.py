@@ -401,7 +401,10 @@ class Outbox:
                     ledger.write(connection, entry)
 
         await self._database.run(note)
-        await self.report_losses()
+        try:
+            await self.report_losses()
+        except (StoreError, EmitError) as error:
+            log.warning("losses_untold", error=str(error))  # housekeeping tells of them
 
     async def report_losses(self) -> int:
         """Tell the console of losses that it does not know of; how many there were.
