@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Final, TypeAlias
 
 import structlog
 from structlog.typing import EventDict
-from tests.chaos.delivery_parts import templates
+from tests.chaos.delivery_parts import memory, templates
 from tests.chaos.suite import Outcome, Plan
 
 PROCESSES: Final = 2
@@ -98,8 +97,7 @@ def _drop(_logger: object, _method: str, _event: EventDict) -> EventDict:
 @contextmanager
 def _cases(plan: Plan) -> Iterator[list[Case]]:
     """In memory where there is such a place, since nothing here is to outlive a power cut."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory, prefix="nexus-chaos-") as name:
+    with tempfile.TemporaryDirectory(dir=memory(), prefix="nexus-chaos-") as name:
         folder = Path(name)
         box, console = templates(folder)
         yield [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import sqlite3
@@ -321,6 +322,11 @@ class Console:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         shutil.copy(backup, self.path)
         self.open()
+
+
+def memory() -> str | None:
+    """A folder in memory where there is one, for what is not to outlive power."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def templates(folder: Path) -> tuple[Path, Path]:

@@ -64,7 +64,7 @@ class VirtualLoop(Loop):
             self.now = max(self.now, timers[0].when())
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What goes wrong in a callback ends the run; of tasks and futures, who awaits them tells."""
+        """What goes wrong in a callback ends the run; of a task, who awaits it tells."""
         error = context.get("exception")
         if isinstance(error, Exception) and "handle" in context:
             self._failure = self._failure or error
