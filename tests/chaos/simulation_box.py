@@ -23,7 +23,7 @@ from nexus_agent.birth import birth
 from nexus_agent.clock import BUILT, Clock
 from nexus_agent.config import LinkSection
 from nexus_agent.plugin import EmitError
-from nexus_agent.protocol import Presence, Segment, Stamp, Stream, Topic
+from nexus_agent.protocol import Ack, Presence, Segment, Stamp, Stream, Topic
 from nexus_agent.store.errors import StoreError
 from nexus_agent.store.housekeeping import Housekeeper, Keep
 from nexus_agent.store.outbox import Outbox
@@ -80,6 +80,17 @@ class _Link(Link):
         client = self._dial()
         self._session = client.will.session
         return client
+
+
+class _Sender(Sender):
+    """The agent's, which is looked at after each acknowledgement."""
+
+    on_acknowledged: Callable[[], None] = staticmethod(lambda: None)
+
+    async def acknowledge(self, ack: Ack) -> bool:
+        renewed = await super().acknowledge(ack)
+        self.on_acknowledged()
+        return renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +159,8 @@ class Box:
 
     def _connect_parts(self) -> None:
         outbox, clock, topic = self.outbox, self.clock, Topic(self.name)
-        self.sender = Sender(outbox, topic, "console", traffic=self.traffic)
+        self.sender = _Sender(outbox, topic, "console", traffic=self.traffic)
+        self.sender.on_acknowledged = lambda: self.loop.attempt(self.check)
         timing = _Timing(self.profile.interval_s)
         self.link = _Link(
             _Address(),  # type: ignore[arg-type]

@@ -63,6 +63,13 @@ class VirtualLoop(Loop):
             timers = self._scheduled  # type: ignore[attr-defined]
             self.now = max(self.now, timers[0].when())
 
+    def attempt(self, check: Callable[[], None]) -> None:
+        """End the run if *check* fails, whoever calls."""
+        try:
+            check()
+        except AssertionError as error:
+            self._failure = self._failure or error
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """What goes wrong in a callback ends the run; of a task, who awaits it tells."""
         error = context.get("exception")
