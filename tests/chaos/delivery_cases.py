@@ -46,7 +46,7 @@ def run_cases(plan: Plan, work: Work, *, until_failed: bool = False) -> Outcome:
     with _cases(plan) as cases:
         for outcome in _outcomes(cases, work):
             add(whole, outcome)
-            for failure in outcome.failures:
+            for failure in () if until_failed else outcome.failures:
                 plan.tell(failure)
             if until_failed and not whole.ok:
                 break
