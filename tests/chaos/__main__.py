@@ -23,7 +23,7 @@ from tests.chaos.suite import Outcome, Plan, Suite
 
 from nexus_agent import logs
 
-SUITES: Final[tuple[str, ...]] = ("kill", "power", "faults", "rot", "network", "times")
+SUITES: Final = ("kill", "power", "faults", "rot", "network", "times", "machine", "simulation")
 """Modules beside this one, each with its SUITE, in the order of their runs."""
 OUTPUT: Final = Path("build/chaos.json")
 SHOWN: Final = 10

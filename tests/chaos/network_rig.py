@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import pytest
 from sqlalchemy import select
+from tests.chaos.delivery_parts import templates
 from tests.chaos.network_agent import (
     ATTEMPTS,
     DIAL_S,
@@ -35,7 +36,6 @@ from tests.chaos.network_agent import (
 )
 from tests.chaos.network_gate import Gate
 from tests.chaos.network_proxy import Proxy
-from tests.integration.delivery_parts import templates
 
 from nexus_agent.cli.client import Agent
 from nexus_agent.cli.errors import AgentError

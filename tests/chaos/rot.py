@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
+from tests.chaos.delivery_parts import Box, Console
+from tests.chaos.delivery_truth import Disk, Truth, lost
+from tests.chaos.machine_delivery import Running
+from tests.chaos.machine_disasters import PAGE, Disasters
 from tests.chaos.suite import Control, Outcome, Plan, Suite
-from tests.integration.delivery_disasters import PAGE, Disasters
-from tests.integration.delivery_machine import Running
-from tests.integration.delivery_parts import Box, Console
-from tests.integration.delivery_truth import Disk, Truth, lost
 
 from nexus_agent import logs
 from nexus_agent.protocol import Segment, Stream, open_segment

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.delivery_parts import memory, templates
 from tests.chaos.suite import Control, Outcome, Plan, Suite
 from tests.chaos.times_world import (
     DAY_S,
@@ -25,8 +26,6 @@ from tests.chaos.times_world import (
     World,
     on_this_machine,
 )
-from tests.integration.delivery_machine import memory
-from tests.integration.delivery_parts import templates
 from tests.unit.agent.store.boxed import HOUR
 
 from nexus_agent.protocol import Stamp, Stream

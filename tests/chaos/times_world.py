@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import pytest
 from sqlalchemy import select
-from tests.integration.delivery_parts import Box, BoxClock, Console, Loop, Network, copy
+from tests.chaos.delivery_loop import Loop
+from tests.chaos.delivery_parts import Box, BoxClock, Console, Network, copy
 from tests.unit.agent.store.boxed import HOUR, Hours
 
 from nexus_agent.clock import BUILT, Clock

@@ -124,6 +124,13 @@ def tell_again(
     return [*unknown, (first, last)] if first <= last else unknown
 
 
+TOLD_BY: Final = (
+    "SELECT DISTINCT reported FROM loss WHERE stream=? AND epoch=? AND first<=? AND last>=? "
+    "AND reported IS NOT NULL ORDER BY reported"
+)
+"""The edges of the alerts that tell of losses within a range: stream, epoch, its last and first."""
+
+
 def forget(connection: sqlite3.Connection, released: dict[Stream, int]) -> None:
     """Drop the oldest told losses beyond `KEPT` that the console has taken in for good.
 

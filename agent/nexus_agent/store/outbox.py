@@ -389,10 +389,11 @@ class Outbox:
 
     async def declare_gone(
         self, stream: Stream, epoch: int, spans: Sequence[tuple[int, int]]
-    ) -> None:
+    ) -> list[Segment]:
         """Tell the console that these sequences, which it asked for again, are not here any more.
 
-        Raises ProtocolError for one that was never sealed.
+        The alerts that tell of it are returned, as far as they could be written now. Raises
+        ProtocolError for one that was never sealed.
         """
         limit = self._at.limit(stream, epoch)
         if any(not 1 <= first <= last <= limit for first, last in spans):
@@ -405,7 +406,24 @@ class Outbox:
                     ledger.write(connection, entry)
 
         await self._database.run(note)
-        await self.report_losses()
+        try:
+            await self.report_losses()
+        except (StoreError, EmitError) as error:
+            log.warning("losses_untold", error=str(error))  # housekeeping tells of them
+        return await self._told_by(stream, epoch, spans)
+
+    async def _told_by(
+        self, stream: Stream, epoch: int, spans: Sequence[tuple[int, int]]
+    ) -> list[Segment]:
+        """The alerts that tell of losses within *spans*."""
+        found: dict[int, Segment] = {}
+        for first, last in spans:
+            span = stream, epoch, last, first
+            for (edge,) in await self._database.read(ledger.TOLD_BY, span):
+                at = segments.epoch_of(edge), segments.sequence(edge)
+                for alert in await self.held(Stream.ALERT, *at, at[1], 1):
+                    found[edge] = alert
+        return [found[edge] for edge in sorted(found)]
 
     async def report_losses(self) -> int:
         """Tell the console of losses that it does not know of; how many there were.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import takewhile
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -219,7 +220,11 @@ class Sender:
                 self._wanted.answer(wish, asyncio.get_running_loop().time())
                 log.warning("history_not_read", stream=str(wish.stream), error=str(error))
             return True
-        chosen = fitting(list(self._answering), self._pace.message_bytes)
+        first = self._answering[0]
+        alike = takewhile(
+            lambda s: (s.stream, s.epoch) == (first.stream, first.epoch), self._answering
+        )
+        chosen = fitting(list(alike), self._pace.message_bytes)
         if self._is_held(chosen[0].stream):
             return False
         for _ in chosen:
@@ -229,7 +234,11 @@ class Sender:
         return True
 
     async def _look_up(self, wish: Wish) -> list[Segment]:
-        """The first segments of what *wish* names; what the history has not is declared gone."""
+        """The first segments of what *wish* names; what the history has not is declared gone.
+
+        The alerts that declare it go with them where their own window is full: nobody can
+        acknowledge it because of the very gap that they close.
+        """
         stream, epoch, first, last = wish.stream, wish.epoch, wish.first, wish.last
         span = stream, epoch, first, last, _WANTED_SEGMENTS
         # Damaged segments are dropped on the first look; sound ones may stand behind them.
@@ -243,11 +252,12 @@ class Sender:
             first = segment.last + 1
         if first <= through:
             gone.append((first, through))
-        if gone:
-            await self._outbox.declare_gone(stream, epoch, gone)
+        told = await self._outbox.declare_gone(stream, epoch, gone) if gone else []
+        if self._lanes[Stream.ALERT].has_room():
+            told = []
         now = asyncio.get_running_loop().time()
         self._wanted.answer(Wish(stream, epoch, wish.first, through), now)
-        return [part for segment in chosen for part in self._portions(segment)]
+        return [part for segment in [*told, *chosen] for part in self._portions(segment)]
 
     def _portions(self, segment: Segment) -> list[Segment]:
         """*segment*, cut where it would take so long on this line that no alert overtakes it."""

@@ -91,6 +91,15 @@ async def test_a_loss_that_is_known_is_told_again_when_asked_for(opened: Any) ->
         assert sorted(loss[2:4] for loss in await store.losses()) == [(1, 1), (2, 4)]
 
 
+async def test_what_is_gone_is_told_later_where_nothing_can_be_written_now(opened: Any) -> None:
+    async with opened() as store:
+        await store.emit(*range(5))
+        store.outbox.close()
+        await store.outbox.declare_gone(Stream.EVENT, 1, [(1, 2)])
+    async with opened() as store:
+        assert [(loss["first"], loss["last"]) for loss in await store.told()] == [(1, 2)]
+
+
 async def test_only_closed_epochs_with_events_are_told_of(opened: Any) -> None:
     async with opened() as store:
         await store.outbox.renew("nothing in the first")

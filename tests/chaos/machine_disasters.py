@@ -6,19 +6,23 @@ never later. Everything else is held to the whole promise.
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from tests.integration.delivery_machine import Delivery, Running, places
-from tests.integration.delivery_parts import DAMAGED_WITH, copy
-from tests.integration.delivery_truth import Disk
+from tests.chaos.delivery_parts import DAMAGED_WITH, copy
+from tests.chaos.delivery_truth import Disk, Number
+from tests.chaos.machine_delivery import Delivery, Running, places
 
 from nexus_agent.protocol import SegmentError, open_segment
 from nexus_agent.store import guard
+from nexus_console.standing import LaneState
 
 PAGE = len(DAMAGED_WITH)
 BOXES = 2
+_DECLARED = "SELECT 1 FROM loss WHERE stream=? AND epoch=? AND first<=? AND last>=?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Disasters(Delivery):
         super().__init__()
         self.copies: list[Copy] = []
         self.backups: list[Path] = []
+        self.forgotten: set[int] = set()
+        """What the console had before it was restored, and not after."""
 
     # -- disks
 
@@ -91,11 +97,11 @@ class Disasters(Delivery):
         copy(one.box.folder, folder)
         self.run_box(folder, one.disk.copy(), one.box.quota)
 
-    @rule(place=places, page=places)
-    def damage_page(self, place: int, page: int) -> None:
+    @rule(place=places, page=places, clean=st.booleans())
+    def damage_page(self, place: int, page: int, clean: bool) -> None:
         """A page of the database is another's. What is readable now is still promised."""
         one = self.pick(place)
-        self.loop.run(one.box.stop())
+        self.loop.run(one.box.stop() if clean else one.box.kill())
         known = guard.read(one.box.folder)
         path = one.box.database.path
         with path.open("r+b") as file:
@@ -104,9 +110,13 @@ class Disasters(Delivery):
         self.loop.run(one.box.start(one.box.clock))
         self.loop.run(one.box.inspect())
         left = self.readable(one)
+        newest: dict[tuple[object, int], int] = {}
+        for stream, epoch, seq in map(self.truth.numbers.__getitem__, left):
+            newest[stream, epoch] = max(seq, newest.get((stream, epoch), 0))
         for event in one.disk.events - left:
-            if not is_guarded(known, self.truth.numbers[event]):
-                self.excuse(event, "its page was damaged, and nothing else told of it")
+            stream, epoch, seq = number = self.truth.numbers[event]
+            if seq > newest.get((stream, epoch), 0) and not is_guarded(known, number):
+                self.excuse(event, "its page was the newest, and nothing else told of it")
 
     def readable(self, one: Running) -> set[int]:
         found: set[int] = set()
@@ -132,14 +142,29 @@ class Disasters(Delivery):
         return event not in self.readable(one)
 
     def is_taken_for_another(self, event: int) -> bool:
-        """Whether the console has settled another disk's event under the same number.
+        """The console has another disk's event under its number, and this one never comes again.
 
-        Its acknowledgement names numbers only, so a box that has sent its own event under this one,
-        and whose message is lost, lets go of it; and where a loss was shown of this number, the
-        other's event takes its place.
+        Its box declares it lost; or the console had it before it was restored.
         """
-        bearers = self.truth.bearers[self.truth.numbers[event]]
-        return bool((bearers - {event}) & self.truth.settled)
+        number = self.truth.numbers[event]
+        if not (self.truth.bearers[number] - {event}) & self.truth.settled:
+            return False
+        return event in self.forgotten or any(
+            self.declares(one, number) for one in self.running if event in one.disk.events
+        )
+
+    def declares(self, one: Running, number: Number) -> bool:
+        connection = sqlite3.connect(f"file:{one.box.database.path}?mode=ro", uri=True)
+        try:
+            return bool(connection.execute(_DECLARED, (*number, number[2])).fetchall())
+        finally:
+            connection.close()
+
+    def may_lack(self, lane: LaneState, first: int) -> bool:
+        """What only a disk had that was thrown away, before something of it that was delivered."""
+        return all(
+            one.box.outbox.positions.limit(lane.stream, lane.epoch) < first for one in self.running
+        )
 
     # -- the console's database
 
@@ -153,21 +178,21 @@ class Disasters(Delivery):
     @precondition(lambda self: self.backups)
     @rule(which=places)
     def restore_console(self, which: int) -> None:
-        """Boxes send again what they still have. Of a number that two have used, one does."""
+        """Boxes send again what they still have."""
         before = {event for event, count in self.truth.visible.items() if count}
         self.console.restore(self.backups[which % len(self.backups)])
         self.truth.look_anew(self.console)
         kept = set().union(*(one.disk.events for one in self.running))
-        for event in before - self.truth.visible.keys():
-            if event not in kept or self.truth.collides(event):
-                self.truth.excused[event] = "the console alone had it"
+        self.forgotten |= before - self.truth.visible.keys()
+        for event in self.forgotten - kept:
+            self.truth.excused[event] = "the console alone had it"
 
 
-def is_guarded(known: guard.Guard | None, number: tuple[object, int, int]) -> bool:
+def is_guarded(known: guard.Guard | None, number: Number) -> bool:
     """Whether the guard file knows of *number*: then its loss must be declared."""
     stream, epoch, seq = number
-    return (
-        known is not None
-        and epoch == known.epoch
-        and seq < next((n for s, n in known.next.items() if s is stream), 1)
-    )
+    if known is None:
+        return False
+    if epoch == known.epoch:
+        return seq < known.next.get(stream, 1)
+    return seq <= known.closed.get(epoch, {}).get(stream, 0)

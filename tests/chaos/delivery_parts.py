@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from paho.mqtt.properties import Properties
 from sqlalchemy import select
+from tests.chaos.delivery_loop import BoxDatabase, Loop
 from tests.unit.agent.store.boxed import HOUR, Hours
 
 from nexus_agent.birth import birth
@@ -32,61 +34,8 @@ from nexus_console.ingest import Inbox, Writer
 from nexus_console.intake import Inbound, Intake, Outcome
 from nexus_console.standing import LaneState, lane_states
 
-T = TypeVar("T")
-
 DEVICE: Final = "bay-1"
 DAMAGED_WITH: Final = random.Random(7).randbytes(4096)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """Its time stands still until it is moved on; it knows what threads have under way for it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.under_way: set[asyncio.Future[Any]] = set()
-        super().__init__()
-
-    def time(self) -> float:
-        return self.now
-
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Any, func: Callable[..., T], *args: Any
-    ) -> asyncio.Future[T]:
-        future: asyncio.Future[T] = super().run_in_executor(executor, func, *args)
-        self.follow(future)
-        return future
-
-    def follow(self, future: asyncio.Future[Any]) -> None:
-        self.under_way.add(future)
-        future.add_done_callback(self.under_way.discard)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.run_until_complete(work)
-
-    async def quiet(self) -> None:
-        """Until nothing more can happen without time or a word from outside."""
-        calm = 0
-        while calm < 3:
-            if self.under_way:
-                await asyncio.wait(set(self.under_way))
-            await asyncio.sleep(0)
-            calm = 0 if self.under_way or self._ready else calm + 1  # type: ignore[attr-defined]
-
-
-class _Database(Database):
-    """Tells the loop of its reads, which run on a thread of aiosqlite's."""
-
-    def __init__(self, folder: Path, quota: int, loop: Loop) -> None:
-        super().__init__(folder, quota)
-        self._loop = loop
-
-    async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._loop.follow(done)
-        try:
-            return await super().read(sql, parameters)
-        finally:
-            done.set_result(None)
 
 
 class BoxClock(Clock):
@@ -155,7 +104,7 @@ class Box:
 
     async def start(self, clock: BoxClock) -> None:
         self.clock = clock
-        self.database = _Database(self.folder, self.quota, self.loop)
+        self.database = BoxDatabase(self.folder, self.quota)
         await self.database.open()
         self.outbox = Outbox(self.database, DEVICE, clock, deadline_s=0.0)
         self.outbox.on_sealed(self._tell)
@@ -335,19 +284,26 @@ class Console:
             if not committed:
                 raise _CrashError
 
-    def shown(self, after: int = 0) -> list[tuple[int, Shown]]:
-        """The events behind position *after*, each with its position."""
-        statement = select(events).where(events.c.position > after).order_by(events.c.position)
+    def shown(self, after: int = 0, device: str = DEVICE) -> list[tuple[int, Shown]]:
+        """The events of *device* behind position *after*, each with its position."""
+        statement = (
+            select(events)
+            .join(devices, devices.c.id == events.c.device_id)
+            .where(events.c.position > after, devices.c.name == device)
+            .order_by(events.c.position)
+        )
         with self.database.read() as connection:
             return [
                 (row.position, Shown(STREAMS[row.stream], row.epoch, row.seq, row.type, row.line))
                 for row in with_lines(connection, connection.execute(statement).all())
             ]
 
-    def lanes(self) -> list[LaneState]:
+    def lanes(self, device: str = DEVICE) -> list[LaneState]:
         with self.database.read() as connection:
-            device = connection.execute(select(devices.c.id)).scalar_one_or_none()
-            return [] if device is None else lane_states(connection, device)
+            found = connection.execute(
+                select(devices.c.id).where(devices.c.name == device)
+            ).scalar_one_or_none()
+            return [] if found is None else lane_states(connection, found)
 
     def back_up(self, to: Path) -> None:
         self.close()
@@ -360,6 +316,11 @@ class Console:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         shutil.copy(backup, self.path)
         self.open()
+
+
+def memory() -> str | None:
+    """A folder in memory where there is one, for what is not to outlive power."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def templates(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,61 @@
+"""The sender over a line that takes everything at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from paho.mqtt.properties import Properties
+from tests.unit.agent.store.boxed import SetClock, Store
+
+from nexus_agent.protocol import Ack, Stream, Topic, open_segment, unpack
+from nexus_agent.store.database import Database
+from nexus_agent.store.outbox import Outbox
+from nexus_agent.sync.lane import WINDOW_BYTES
+from nexus_agent.sync.sender import Sender
+
+ALERT_BYTES = 50_000
+
+
+class Line:
+    """Keeps the types of the alerts that it was given."""
+
+    def __init__(self) -> None:
+        self.types: list[str] = []
+        self.came = asyncio.Event()
+
+    async def publish_checked(
+        self, topic: str, payload: bytes, *, properties: Properties | None = None
+    ) -> None:
+        assert properties is not None
+        parts = unpack(Stream.ALERT, properties.UserProperty, payload)  # type: ignore[attr-defined]
+        self.types += [event.type for segment in parts for event in open_segment(segment)]
+        self.came.set()
+
+    async def until(self, kind: str, count: int) -> None:
+        while self.types.count(kind) < count:
+            self.came.clear()
+            await self.came.wait()
+
+
+async def test_a_lost_alert_is_told_of_past_a_full_window(state_dir: Path) -> None:
+    window = WINDOW_BYTES // ALERT_BYTES
+    database, clock = Database(state_dir), SetClock()
+    await database.open()
+    outbox = Outbox(database, "box-1", clock)
+    await outbox.open()
+    store, line = Store(database, outbox, clock), Line()
+    sender = Sender(outbox, Topic("box-1"), "console")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        sealing = group.create_task(outbox.run(), name="outbox")
+        for number in range(window + 10):
+            await store.fill(Stream.ALERT, ALERT_BYTES, seed=number)
+        await database.run(lambda c: c.execute("DELETE FROM segment_alert WHERE last = 1"))
+        sending = group.create_task(sender.run(line, "now"), name="sender")
+        await line.until("test.noise", window - 2)
+        await sender.acknowledge(Ack(epoch=1, stream=Stream.ALERT, seq=0, want=[(1, 1)]))
+        await line.until("delivery.loss", 1)
+        sending.cancel()
+        outbox.close()
+        await sealing
+    await database.close()
