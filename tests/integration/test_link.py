@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
 from nexus_agent.broker import BrokerAddress
@@ -266,6 +267,18 @@ async def test_on_a_metered_line_only_alerts_go(state_dir: Path, section: Broker
         await agent.emit("goes", stream=Stream.ALERT)
         await until(lambda: agent.outbox.position(Stream.ALERT) == (1, 2))
         assert [e.data for e in peer.of(DEVICE, "test.value")] == ["goes"]
+
+
+async def test_it_stops_although_its_session_breaks_at_that_moment(
+    state_dir: Path, section: BrokerSection
+) -> None:
+    async with asyncio.timeout(20), box(state_dir, section) as agent:
+        await until(lambda: agent.link.state is LinkState.CONNECTED)
+        client = agent.link._client
+        assert client is not None
+        await agent.link.farewell("stopped")
+        client._disconnected.set_exception(aiomqtt.MqttError("the line is torn"))
+        await asyncio.sleep(0)
 
 
 async def test_the_birth_is_retained_and_the_farewell_replaces_it(

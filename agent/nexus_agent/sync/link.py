@@ -76,6 +76,7 @@ class Link:
         self._on_command = on_command
         self._client: Client | None = None
         self._news = asyncio.Event()
+        self._leaving = False
         self.state = LinkState.CONNECTING
         self.since = clock.stamp().wall
         self.error = ""
@@ -84,12 +85,15 @@ class Link:
         """Whether a thread is connecting, which cannot be interrupted."""
 
     async def run(self) -> None:
-        """Stay connected until cancelled."""
+        """Stay connected until cancelled, or until a session ends after `farewell`."""
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
             failure = await self._attempt()
             self._client = None
+            # Python 3.11's TaskGroup forgets a cancellation that comes as one of its tasks fails.
+            if self._leaving:
+                return
             if loop.time() - started >= STEADY_S:
                 self.attempt = 0
             self.attempt += 1
@@ -181,7 +185,8 @@ class Link:
                 self._on_command(payload)
 
     async def farewell(self, reason: str) -> None:
-        """Tell the console that this is no accident, if there is a connection."""
+        """Tell the console that this is no accident, if there is a connection; begin no other."""
+        self._leaving = True
         client = self._client
         if client is None:
             return
