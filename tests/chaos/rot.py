@@ -12,11 +12,12 @@ import copy
 import multiprocessing
 import random
 import shutil
+import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from tests.chaos.delivery_parts import Box, Console
+from tests.chaos.delivery_cases import Case
+from tests.chaos.delivery_parts import Box, Console, memory, templates
 from tests.chaos.delivery_truth import Disk, Truth, lost
 from tests.chaos.machine_delivery import Running
 from tests.chaos.machine_disasters import PAGE, Disasters
@@ -127,8 +129,22 @@ class Store:
         return self.folder / "box"
 
 
-def make_store(dice: random.Random) -> Store:
-    world = World()
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=memory(), prefix="nexus-rot-") as name:
+        yield Path(name)
+
+
+def _world(made: tuple[Path, Path], scratch: Path) -> World:
+    """A new one, from the templates *made*, in a folder below *scratch*."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    known = {"case": Case(0, random.Random(0), place, *made), "tally": Outcome()}
+    world: World = type("World", (World,), known)()
+    return world
+
+
+def make_store(dice: random.Random, made: tuple[Path, Path], scratch: Path) -> Store:
+    world = _world(made, scratch)
     world.grow(dice)
     box, closed = world.running[0].box, dice.random() < 0.6
     waiting = [
@@ -216,9 +232,8 @@ def _places(size: int, dice: random.Random) -> list[int]:
 # -- a case
 
 
-def decay(store: Store, plan: Plan, case: int, outcome: Outcome) -> None:
+def decay(store: Store, world: World, plan: Plan, case: int, outcome: Outcome) -> None:
     dice = plan.chance(case)
-    world = World()
     shutil.copytree(store.box, world.folder / "box", ignore=shutil.ignore_patterns("*-shm"))
     world.console.close()
     shutil.copy(store.folder / "console.db", world.folder / "console.db")
@@ -242,7 +257,7 @@ def decay(store: Store, plan: Plan, case: int, outcome: Outcome) -> None:
         outcome.failures.append(f"{case}: {damage.text}: {error!r:.300} at {place}")
     finally:
         world.free()
-        shutil.rmtree(world.folder, ignore_errors=True)
+        shutil.rmtree(world.folder.parent, ignore_errors=True)
     if len(outcome.failures) == before:
         shutil.rmtree(plan.folder / f"case-{case}", ignore_errors=True)
     outcome.lost += any("is missing" in text for text in outcome.failures[before:])
@@ -322,13 +337,14 @@ def _stretch(stretch: _Stretch) -> Outcome:
         stack.enter_context(patch.dict(buffer.WINDOW_S, dict.fromkeys(Stream, 0.0)))
         # Every damaged file is a critical word in the log.
         stack.enter_context(patch("nexus_agent.store.database.log"))
-        store = make_store(random.Random(f"{stretch.seed}:store-{stretch.number}"))
+        scratch = stack.enter_context(_scratch())
+        made = templates(scratch)
+        store = make_store(random.Random(f"{stretch.seed}:store-{stretch.number}"), made, scratch)
         if not stretch.checked:
             for name in _VERIFIERS:
                 stack.enter_context(patch(name, lambda _: None))
         for case in stretch.cases:
-            decay(store, plan, case, outcome)
-        shutil.rmtree(store.folder)
+            decay(store, _world(made, scratch), plan, case, outcome)
     return outcome
 
 

@@ -176,7 +176,9 @@ async def test_what_a_box_sends_is_acknowledged_and_shown(
         await log_in(http, settings)
         await sender.send(presence(**BIRTH))
         await sender.send(message(run(1, 3)))
-        assert await sender.ack() == Ack(epoch=1, stream=Stream.EVENT, seq=3)
+        assert await sender.ack() == Ack(
+            epoch=1, stream=Stream.EVENT, seq=3, session=BIRTH["session"]
+        )
         await sender.send(message(damaged(run(6, 7))))
         assert (await sender.ack()).seq == 3
         await sender.send(message(run(1, 3)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ log = structlog.get_logger("database")
 FILE_NAME: Final = "agent.db"
 DEFAULT_QUOTA_MB: Final = 1024
 _BUSY_MS: Final = 5000
+_REVISION: Final = re.compile(r"[0-9]{4}")
 
 
 class Database:
@@ -108,14 +110,17 @@ class Database:
         self.space.keep_reserve()
 
     def _revision(self, connection: sqlite3.Connection) -> str | None:
-        """The schema's; None in an empty file. DamagedError where there are tables without one."""
+        """The schema's; None in an empty file. DamagedError where tables have none that can be."""
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         row = None
         if "alembic_version" in tables:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        if tables and row is None:
+        if not tables:
+            return None
+        # Of a page that is gone, SQLite may read NULL where none can be.
+        if row is None or not _REVISION.fullmatch(str(row[0])):
             raise DamagedError(f"{self.path}: has tables and no revision of its schema")
-        return None if row is None else str(row[0])
+        return str(row[0])
 
     def _upgrade(self, path: Path) -> None:
         # SQLAlchemy and Alembic cost 30 MB that a box with a current schema never pays.

@@ -154,10 +154,15 @@ async def test_a_schema_with_another_word_in_it_is_damage(opened: Any, state_dir
         assert [(event.seq, event.data) for event in await store.waiting()] == promised
 
 
-async def test_a_schema_that_is_gone_in_part_is_damage(opened: Any, state_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "harm", ["DELETE FROM alembic_version", "UPDATE alembic_version SET version_num = 'x002'"]
+)
+async def test_a_schema_without_its_revision_is_damage(
+    opened: Any, state_dir: Path, harm: str
+) -> None:
     promised = await filled(opened)
     with contextlib.closing(sqlite3.connect(state_dir / "agent.db")) as beside, beside:
-        beside.execute("DELETE FROM alembic_version")
+        beside.execute(harm)
     async with opened() as store:
         left = [(event.seq, event.data) for event in await store.waiting()]
         assert left == promised
