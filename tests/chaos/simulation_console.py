@@ -10,7 +10,7 @@ from typing import Final
 from tests.chaos.delivery_parts import DEVICE, Console, Shown
 from tests.chaos.simulation_net import START, Broker
 
-from nexus_agent.protocol import Stream
+from nexus_agent.protocol import Stream, unpack_lines
 from nexus_console.db.engine import Database as ConsoleDatabase
 from nexus_console.db.models import STREAMS
 from nexus_console.ingest import LONGEST_RETRY_S, Inbox, Writer
@@ -18,8 +18,9 @@ from nexus_console.intake import Inbound, Outcome
 from nexus_console.mqtt import RECEIVE_MAXIMUM
 
 _SHOWN: Final = (
-    "SELECT position, stream, epoch, seq, type, line FROM events "
-    "WHERE device_id = (SELECT id FROM devices WHERE name = ?) AND position > ? ORDER BY position"
+    "SELECT e.position, e.stream, e.epoch, e.seq, e.type, e.block, b.payload FROM events e "
+    "JOIN blocks b ON (b.device_id, b.stream, b.first) = (e.device_id, e.stream, e.block) "
+    "WHERE e.device_id = (SELECT id FROM devices WHERE name = ?) AND position > ? ORDER BY position"
 )
 _LOST: Final = (
     "SELECT s.stream, s.epoch, l.first, l.last FROM losses l JOIN streams s ON s.id = l.stream_id "
@@ -104,7 +105,10 @@ class VirtualConsole(Console):
 
     def shown(self, after: int = 0, device: str = DEVICE) -> list[tuple[int, Shown]]:
         rows = self._raw.execute(_SHOWN, (device, after)).fetchall()
-        return [(row[0], Shown(STREAMS[row[1]], *row[2:])) for row in rows]
+        return [
+            (at, Shown(STREAMS[stream], epoch, seq, kind, unpack_lines(payload)[at - block]))
+            for at, stream, epoch, seq, kind, block, payload in rows
+        ]
 
     def lost(self, device: str) -> list[tuple[Stream, int, int, int]]:
         """Stream, epoch, first and last of what is shown as lost."""

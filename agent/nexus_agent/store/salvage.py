@@ -73,6 +73,7 @@ def replace(path: Path, prepare: Callable[[Path], None]) -> Saved:
             connection.execute(f"DELETE FROM {table} WHERE {broken}")  # noqa: S608 - our own words
         _close_epochs(connection)
         connection.execute("COMMIT")
+        _fold_log(connection)
     finally:
         connection.close()
     _sync(new)
@@ -84,6 +85,15 @@ def replace(path: Path, prepare: Callable[[Path], None]) -> Saved:
     for old in range(1, number - KEPT + 1):
         _remove(_aside(path, old))
     return Saved(found, rows, aside)
+
+
+def _fold_log(connection: sqlite3.Connection) -> None:
+    """Bring all into the file itself, which is renamed without its log; `close` would not say that
+    it could not. Raises sqlite3.Error.
+    """
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("the new database is in use")
 
 
 def finish(path: Path) -> bool:
