@@ -34,7 +34,7 @@ def keep() -> Path:
         raise NoFiguresError("build/chaos.json is not there: run `make chaos` first") from None
     date = datetime.now(UTC).date().isoformat()
     known = {row["name"]: row for row in runs()}
-    known |= {row["name"]: row | {"date": date} for row in rows}
+    known |= {row["name"]: row | {"date": date} for row in rows if "skipped" not in row}
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps(list(known.values()), indent=1, ensure_ascii=False)
     KEPT.write_text(text + "\n", "utf-8")

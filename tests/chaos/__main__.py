@@ -1,8 +1,8 @@
 """`make chaos`: proves the delivery contract by breaking things. The last line is JSON.
 
 Each suite runs its cases, and then its controls: the same with something broken on purpose, which
-must be seen to fail. Exit code 1 where a promise was broken, a control did not fail, or a suite
-could not run.
+must be seen to fail. Exit code 1 where a promise was broken or a control did not fail. A suite
+whose programs this machine lacks is skipped and says so; with CI=true that is a failure.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ def main() -> int:
     text = json.dumps(rows)
     OUTPUT.write_text(text + "\n", "utf-8")
     print(text)
-    return 0 if all(row["ok"] for row in rows) else 1
+    return 1 if any(map(_is_failure, rows)) else 0
+
+
+def _is_failure(row: dict[str, Any]) -> bool:
+    """A suite that this machine cannot run is none, but where CI vouches for all of them."""
+    return not row["ok"] and ("skipped" not in row or os.environ.get("CI") == "true")
 
 
 def _options() -> argparse.Namespace:
@@ -60,8 +65,8 @@ def _row(suite: Suite, seed: int, options: argparse.Namespace) -> dict[str, Any]
     _say(f"{suite.name}: {suite.what}, seed {seed}")
     row: dict[str, Any] = {"name": suite.name, "seed": seed}
     if missing := _missing(suite):
-        _say(f"  not run: {missing}")
-        return row | {"count": 0, "ok": False, "failures": [f"not run: {missing}"]}
+        _say(f"  skipped: it {missing}")
+        return row | {"count": 0, "ok": False, "skipped": missing, "failures": []}
     count = options.count or (suite.quick if options.quick else suite.full)
     cases = range(count) if options.case is None else [options.case]
     began = time.monotonic()
