@@ -398,7 +398,7 @@ async def test_a_second_agent_says_in_one_line_what_it_shares(
 def _newer_database(state: Path) -> None:
     with closing(sqlite3.connect(state / "agent.db")) as connection, connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES ('of tomorrow')")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
 
 
 @pytest.mark.parametrize(
