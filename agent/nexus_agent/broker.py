@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ DEFAULT_PORTS: Final = {"mqtts": 8883, "wss": 443}
 """secure-mqtt and https in the IANA service name registry."""
 WEBSOCKET_PATH: Final = "/mqtt"
 """Where brokers serve MQTT over WebSocket by custom; MQTT 5.0 section 6 names no path."""
+CREDENTIAL: Final = "credential:"
 SOCKS_TEXT: Final = 255
 """Bytes that a user or a password may have (RFC 1929 section 2)."""
 
@@ -90,7 +92,24 @@ class BrokerAddress(Section):
     cert: Path | None = None
     """PEM file of the own certificate, where the broker asks for one; none if not given."""
     key: Path | None = None
-    """PEM file of its key; without it the key is in the certificate's file."""
+    """PEM file of its key; without it the key is in the certificate's file. `credential:NAME`
+    stands for a credential that systemd hands to the service (`LoadCredential=NAME:…`)."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _find_credential(cls, key: object) -> object:
+        """A credential's file: systemd.exec(5) has $CREDENTIALS_DIRECTORY."""
+        if not isinstance(key, str) or not key.startswith(CREDENTIAL):
+            return key
+        name, folder = key.removeprefix(CREDENTIAL), os.environ.get("CREDENTIALS_DIRECTORY")
+        if not name or "/" in name or name == "..":
+            raise ValueError(f"{key!r} names no credential: it must be {CREDENTIAL}NAME")
+        if folder is None:
+            raise ValueError(
+                f"{key!r}: systemd has handed no credential over: "
+                f"add LoadCredential={name}:FILE to the unit"
+            )
+        return Path(folder) / name
 
     @field_validator("url")
     @classmethod

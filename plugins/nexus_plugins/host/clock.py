@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,10 @@ from nexus_agent.plugin import Quality
 
 TIMESYNC_MARKER: Final = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd.service(8): touched whenever it has set the clock since the start."""
+
+STATE: Final = "HOST_CLOCK"
+"""The environment variable that names the file of the agent's clock watch, where a sandbox refuses
+the question itself: `1` or `0`, and when that was asked."""
 
 _STA_UNSYNC: Final = 0x0040
 """adjtimex(2): the clock is not synchronised."""
@@ -32,7 +37,8 @@ class _Timex(ctypes.Structure):
 
 def synchronised(marker: Path = TIMESYNC_MARKER) -> bool | Quality:
     """Whether the clock is synchronised, or why that cannot be said: absent or refused."""
-    known = _kernel()
+    told = os.environ.get(STATE)
+    known = _kernel() if told is None else Path(told).read_text("ascii").startswith("1")
     return True if known is not True and marker.exists() else known
 
 

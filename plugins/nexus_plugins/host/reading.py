@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from nexus_agent.plugin import Quality
 from nexus_plugins.host.clock import synchronised
 
 T = TypeVar("T")
+
+# Where the machine's own part of /proc is, if a sandbox shows no more of /proc than processes.
+psutil.PROCFS_PATH = os.environ.get("HOST_PROC", psutil.PROCFS_PATH)
 
 
 class Cpu(NamedTuple):

@@ -197,3 +197,26 @@ def encrypted(pem: bytes) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(b"secret"),
     )
+
+
+def test_a_key_can_be_a_credential_of_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/nexus-agent.service")
+    address = BrokerAddress(url=URL, cert=Path("box.pem"), key=Path("box.key"))
+    told = BrokerAddress.model_validate(
+        {"url": URL, "cert": "box.pem", "key": "credential:box.key"}
+    )
+    assert address.key == Path("box.key")
+    assert told.key == Path("/run/credentials/nexus-agent.service/box.key")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../box.key", "/etc/shadow"])
+def test_a_credential_is_a_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/nexus-agent.service")
+    with pytest.raises(ValidationError, match="names no credential"):
+        BrokerAddress.model_validate({"url": URL, "cert": "c", "key": f"credential:{name}"})
+
+
+def test_a_credential_that_nobody_hands_over_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(ValidationError, match=r"LoadCredential=box\.key:FILE"):
+        BrokerAddress.model_validate({"url": URL, "cert": "c", "key": "credential:box.key"})

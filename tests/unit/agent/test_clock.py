@@ -16,7 +16,7 @@ YEAR = 365 * 24 * HOUR
 
 @pytest.fixture(autouse=True)
 def synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_synchronised", lambda: True)
+    monkeypatch.setattr(module, "_synchronised", lambda _since: True)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_box_in_1970_counts_on_from_the_floor_and_says_so(wall: list[int]) -> 
 def test_time_never_falls_below_what_was_written_down(
     wall: list[int], given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_synchronised", lambda: False)
+    monkeypatch.setattr(module, "_synchronised", lambda _since: False)
     floor = wall[0] + HOUR
     clock = Clock(floor) if given == "at the start" else Clock()
     clock.raise_floor(floor if given == "later" else 0)
@@ -60,7 +60,7 @@ def test_without_synchronisation_it_goes_on_from_the_last_true_time(
 ) -> None:
     clock = Clock()
     true = clock.stamp().wall
-    monkeypatch.setattr(module, "_synchronised", lambda: False)
+    monkeypatch.setattr(module, "_synchronised", lambda _since: False)
     wall[0] -= 10 * YEAR
     stamp = clock.stamp()
     assert true <= stamp.wall < true + HOUR
@@ -98,7 +98,7 @@ def test_a_step_of_the_clock_asks_the_kernel_again(
 ) -> None:
     clock = Clock()
     assert clock.stamp().synced
-    monkeypatch.setattr(module, "_synchronised", lambda: False)
+    monkeypatch.setattr(module, "_synchronised", lambda _since: False)
     wall[0] += 10 * YEAR
     assert not clock.stamp().synced
 
@@ -114,5 +114,5 @@ def test_monotonic_time_goes_on_whatever_the_wall_does(wall: list[int]) -> None:
 def test_the_kernel_is_not_asked_for_every_stamp(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     assert clock.stamp().synced
-    monkeypatch.setattr(module, "_synchronised", lambda: pytest.fail("asked again"))
+    monkeypatch.setattr(module, "_synchronised", lambda _since: pytest.fail("asked again"))
     assert all(clock.stamp().synced for _ in range(100))

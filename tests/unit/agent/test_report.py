@@ -125,7 +125,7 @@ async def opened(state_dir: Path) -> AsyncIterator[Box]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that is right, and telemetry that is committed at once."""
-    monkeypatch.setattr(clock, "_synchronised", lambda: True)
+    monkeypatch.setattr(clock, "_synchronised", lambda _since: True)
     monkeypatch.setattr("nexus_agent.store.buffer.WINDOW_S", dict.fromkeys(Stream, 0.0))
 
 

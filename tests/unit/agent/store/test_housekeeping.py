@@ -155,7 +155,7 @@ async def test_a_clock_that_is_set_right_is_written_down_at_once(
 ) -> None:
     wall, synced = [0], [False]
     monkeypatch.setattr("time.time_ns", lambda: wall[0])
-    monkeypatch.setattr("nexus_agent.clock._synchronised", lambda: synced[0])
+    monkeypatch.setattr("nexus_agent.clock._synchronised", lambda _since: synced[0])
     monkeypatch.setattr("nexus_agent.store.housekeeping.TICK_S", 0.01)
 
     async def written(since: int) -> None:

@@ -353,7 +353,7 @@ async def test_the_last_true_time_outlives_starts_in_1970(
     true = BUILT + 1000 * HOUR
     wall, synced = [true], [True]
     monkeypatch.setattr("time.time_ns", lambda: wall[0])
-    monkeypatch.setattr("nexus_agent.clock._synchronised", lambda: synced[0])
+    monkeypatch.setattr("nexus_agent.clock._synchronised", lambda _since: synced[0])
     async with opened(clock=Clock()) as store:
         await store.emit(1)
     wall[0], synced[0] = 0, False
