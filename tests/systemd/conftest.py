@@ -1,0 +1,116 @@
+"""One installed box on a real systemd, and outside of it a broker, a console and a car."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+from tests.systemd.box import DEVICE, LOAD, PROBE, Box
+from tests.systemd.machine import Machine, command, debian
+from tests.systemd.packages import Packages
+
+from nexus_demo import vehicles
+from nexus_demo.broker import Kind
+from nexus_demo.fleet import Fleet, running
+from nexus_demo.processes import Process, free_port
+
+ROOT: Final = Path(__file__).parents[2]
+MISSING: Final = [
+    name
+    for name in ("systemd-nspawn", "debootstrap", "dpkg-deb", "mosquitto", "nsenter")
+    if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    absent = [*MISSING, *(["root"] if os.geteuid() != 0 else [])]
+    if not absent:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.exit(f"this machine lacks {', '.join(absent)}, which CI vouches for", 1)
+    for item in items:
+        item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(absent)}"))
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for roots of machines, which are large: nothing of it is kept."""
+    folder = tmp_path_factory.mktemp("systemd")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def packages() -> Packages:
+    """Debian packages of this source, built as `make deb` builds them."""
+    return Packages(ROOT)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def fleet(workplace: Path) -> AsyncIterator[Fleet]:
+    """A broker with TLS and a console, out here."""
+    folder = workplace / "fleet"
+    folder.mkdir()
+    async with running(folder, Kind.MOSQUITTO, print, bays=()) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def adapter(workplace: Path) -> AsyncIterator[int]:
+    """The port, out here, of an emulated adapter with a car behind it."""
+    port = free_port()
+    car = Process(
+        "car",
+        [
+            *(sys.executable, "-m", "nexus_demo.emulator"),
+            *(vehicles.MISFIRE.scenario, "--port", str(port)),
+        ],
+        workplace / "car.log",
+        {**os.environ, "PYTHONPATH": str(ROOT / "demo")},
+    )
+    await car.start()
+    yield port
+    await car.stop()
+
+
+Make = Callable[..., Awaitable[Box]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def make_box(
+    workplace: Path, packages: Packages, fleet: Fleet, adapter: int
+) -> AsyncIterator[Make]:
+    """Makes a box: a fresh Debian that has the package installed. Name and options of nspawn."""
+    made: list[Box] = []
+
+    async def make(name: str, *options: str, version: str = "") -> Box:
+        root = workplace / name
+        await command("cp", "--archive", "--reflink=auto", str(await debian()), str(root))
+        (root / "etc/machine-id").write_text("")
+        (root / "etc/hostname").write_text(f"{name}\n")
+        for folder in (LOAD, PROBE):
+            shutil.copytree(folder, root / "usr/share/nexus-tests", dirs_exist_ok=True)
+        package = await packages.agent(version)
+        shutil.copy(package, root / "root/agent.deb")
+        box = Box(name, Machine(name, root, workplace / f"{name}.log", options), fleet, adapter)
+        made.append(box)
+        return box
+
+    yield make
+    for box in made:
+        await box.machine.cut()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def box(make_box: Make) -> Box:
+    """A box that works: installed, set up, its data at the console. Tests leave it so."""
+    box = await make_box(DEVICE)
+    await box.machine.boot()
+    await box.install()
+    return box

@@ -1,0 +1,83 @@
+"""An installed box: it starts at once, and its data arrives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.systemd.box import AGENT, Box, exposure
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+
+READY_S = 2.0
+
+
+async def test_it_is_ready_within_two_seconds(box: Box) -> None:
+    await box.machine.run("systemctl", "restart", AGENT)
+    started = int(await box.machine.show(AGENT, "ExecMainStartTimestampMonotonic"))
+    ready = int(await box.machine.show(AGENT, "ActiveEnterTimestampMonotonic"))
+    assert (ready - started) / 1e6 <= READY_S
+    await box.connected()
+
+
+async def test_the_cars_data_is_at_a_console_outside(box: Box) -> None:
+    event = await box.event("telemetry.pid")
+    assert event["data"]["pids"] or event["data"]
+
+
+async def test_the_sandbox_is_as_tight_as_promised(box: Box) -> None:
+    report = await box.machine.run("systemd-analyze", "security", "--no-pager", AGENT)
+    assert exposure(report) <= 1.2
+
+
+@pytest.mark.parametrize("drop_in", ["serial", "can"])
+async def test_a_drop_in_for_devices_opens_little(box: Box, drop_in: str) -> None:
+    shipped = box.machine.root / f"usr/share/nexus-agent/drop-ins/{drop_in}.conf"
+    await box.machine.drop_in(drop_in, shipped.read_text("utf-8"))
+    try:
+        report = await box.machine.run("systemd-analyze", "security", "--no-pager", AGENT)
+    finally:
+        await box.machine.drop_in(drop_in, "")
+    assert exposure(report) <= 1.5
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["nexus-agent", "nexus-clock", "nexus-agent-failed", "nexus-agent-trial"],
+)
+async def test_systemd_finds_nothing_wrong_with_the_unit(box: Box, unit: str) -> None:
+    assert await box.machine.run("systemd-analyze", "verify", f"{unit}.service") == ""
+
+
+async def test_nothing_has_failed(box: Box) -> None:
+    assert await box.machine.run("systemctl", "--failed", "--no-legend") == ""
+
+
+async def test_the_journal_can_be_read_and_searched(box: Box) -> None:
+    await box.machine.run("systemctl", "restart", AGENT)
+    await box.connected()
+    entries = [e for e in await box.machine.journal(AGENT) if "NEXUS_PLUGIN" in e]
+    assert {"host", "obd"} <= {entry["NEXUS_PLUGIN"] for entry in entries}
+    assert all(entry["SYSLOG_IDENTIFIER"] == "nexus-agent" for entry in entries)
+    assert not [entry["MESSAGE"] for entry in entries if entry["MESSAGE"].startswith("{")]
+
+
+async def test_the_hosts_figures_come_through_the_sandbox(box: Box) -> None:
+    data = (await box.event("host.metrics"))["data"]
+    found = {entry["name"]: entry for entry in data["metrics"]} if "metrics" in data else data
+    refused = {name: entry for name, entry in found.items() if "refused" in str(entry)}
+    assert not refused
+    memory = int(Path("/proc/meminfo").read_text("ascii").split()[1]) * 1024
+    assert str(found).count("memory") >= 1
+    assert memory > 0
+
+
+async def test_groups_decide_who_may_ask(box: Box) -> None:
+    for user, groups in (("eve", ""), ("reader", "nexus"), ("boss", "nexus,nexus-admin")):
+        words = ["useradd", "--create-home", user, *(["--groups", groups] if groups else [])]
+        await box.machine.run(*words, check=False)
+    ask = ("runuser", "-u")
+    assert '"state"' in await box.machine.run(*ask, "reader", "--", "nexus", "--json", "status")
+    assert '"state"' in await box.machine.run(*ask, "boss", "--", "nexus", "--json", "status")
+    refused = await box.machine.run(*ask, "eve", "--", "nexus", "status", check=False)
+    assert "permission" in refused.lower()
