@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,8 @@ BUILT: Final = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()) * 1_000_000_00
 STATE: Final = "HOST_CLOCK"
 """The environment variable that names the file of `nexus_agent.clockwatch`, for an agent that may
 not ask the kernel: systemd's ProtectClock takes the question away together with the answer."""
-PROC: Final = "HOST_PROC"
-"""The one that names where the machine's own part of /proc is, if not there (ProcSubset)."""
+BOOT_ID: Final = "HOST_BOOT_ID"
+"""The one that is the boot id, for an agent that sees no more of /proc than processes."""
 
 _TIME_ERROR: Final = 5
 """adjtimex(2): the clock is not synchronised to a reliable source."""
@@ -52,6 +53,12 @@ def _synchronised(since: int) -> bool:
         )
 
 
+def _boot_id() -> str:
+    told = os.environ.get(BOOT_ID) or Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    # systemd's %b has no dashes, the kernel's has.
+    return str(uuid.UUID(told.strip()))
+
+
 class Clock:
     """Stamps events. *floor* (ns) is the newest synchronised time that this box has written down.
 
@@ -61,8 +68,7 @@ class Clock:
 
     def __init__(self, floor: int = 0) -> None:
         self._floor = max(floor, BUILT)
-        proc = Path(os.environ.get(PROC, "/proc"))
-        self.boot = (proc / "sys/kernel/random/boot_id").read_text("ascii").strip()
+        self.boot = _boot_id()
         self._checked = -_SYNC_CHECK_NS
         self._synced = False
         self._offset = 0

@@ -252,6 +252,8 @@ def decay(store: Store, world: World, plan: Plan, case: int, outcome: Outcome) -
         world.run_box(world.folder / "box", disk, QUOTA)
         _live_on(world, store, known, damage)
     except Exception as error:  # noqa: BLE001 - whatever escapes here would end the agent
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
         outcome.failures.append(f"{case}: {damage.text}: {error!r:.300} at {place}")

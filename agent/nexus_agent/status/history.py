@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ class History:
         edge = (rows[0][0] or target) - 1
         found: list[Event] = []
         while len(found) < limit:
-            rows = await self._database.read(segments.NEXT[stream], (edge, SCAN_SEGMENTS))
+            rows = await self._fetch(stream, segments.NEXT, edge, (edge + 1, segments.MAX_ID))
             for row in rows:
                 found += [
                     event
@@ -96,16 +96,22 @@ class History:
         edge = segments.row_id(MAX_EPOCH + 1, 0)
         found: list[Event] = []
         while len(found) < limit:
-            rows = await self._database.read(segments.BEFORE[stream], (edge, SCAN_SEGMENTS))
-            for row in rows:
+            rows = await self._fetch(stream, segments.BEFORE, edge, (0, edge - 1))
+            for row in reversed(rows):
                 page = _readable(segments.from_row(stream, row))
                 found = [e for e in page if event_type in {None, e.type}] + found
                 if len(found) >= limit:
                     break
             if len(rows) < SCAN_SEGMENTS:
                 break
-            edge = rows[-1][0]
+            edge = rows[0][0]
         return found[-limit:]
+
+    async def _fetch(
+        self, stream: Stream, sql: Mapping[Stream, str], edge: int, span: tuple[int, int]
+    ) -> list[Any]:
+        parameters = edge, SCAN_SEGMENTS
+        return await segments.fetch(self._database, stream, sql[stream], parameters, span)
 
     @asynccontextmanager
     async def follow(

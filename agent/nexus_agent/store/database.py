@@ -20,7 +20,13 @@ import aiosqlite
 import structlog
 
 from nexus_agent.store import salvage
-from nexus_agent.store.errors import DamagedError, SchemaError, StoreError, store_error
+from nexus_agent.store.errors import (
+    SQLITE_ERRORS,
+    DamagedError,
+    SchemaError,
+    StoreError,
+    store_error,
+)
 from nexus_agent.store.space import MEGABYTE, Space
 from nexus_migrations import HEADS
 
@@ -64,7 +70,7 @@ class Database:
         try:
             self._reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
             await self._reader.execute("PRAGMA query_only=ON")
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise store_error(error, self.path) from error
 
     def _open_or_replace(self) -> None:
@@ -81,7 +87,7 @@ class Database:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._connect()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise store_error(error, self.path) from error
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be opened: {error.strerror}") from error
@@ -172,7 +178,7 @@ class Database:
         try:
             # One that failed half way is completed: what it saved is nowhere else in one piece.
             saved = None if salvage.finish(self.path) else salvage.replace(self.path, self._upgrade)
-        except sqlite3.Error as failure:
+        except SQLITE_ERRORS as failure:
             raise store_error(failure, self.path) from failure
         except OSError as failure:
             raise StoreError(f"{self.path}: cannot be salvaged: {failure.strerror}") from failure
@@ -223,7 +229,7 @@ class Database:
             raise StoreError(f"{self.path}: is closed")
         try:
             return work(self._connection)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._told(error) from error
 
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
@@ -232,17 +238,22 @@ class Database:
             raise StoreError(f"{self.path}: is closed")
         try:
             return list(await self._reader.execute_fetchall(sql, parameters))
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._told(error) from error
         except ValueError as error:
             # What aiosqlite says of a connection that a repair has closed meanwhile.
             raise StoreError(f"{self.path}: {error}") from error
 
-    def _told(self, error: sqlite3.Error) -> StoreError:
+    def _told(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
         told = store_error(error, self.path)
-        if isinstance(told, DamagedError) and self.damage is None:
-            self.damage = told
+        if isinstance(told, DamagedError):
+            self.found_damaged(told)
         return told
+
+    def found_damaged(self, error: DamagedError) -> None:
+        """What somebody has read cannot be right, though SQLite did not see it: salvage it."""
+        if self.damage is None:
+            self.damage = error
 
     async def shut(self) -> None:
         """Close both connections; `open` may follow."""

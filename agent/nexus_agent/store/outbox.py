@@ -309,8 +309,7 @@ class Outbox:
         async with self._reading[stream]:
             for first, last in self._at.waiting(stream):
                 span = max(first, edge + 1), last
-                rows = await self._database.read(segments.WITHIN[stream], (*span, limit))
-                if found := await self._sound(stream, rows):
+                if found := await self._sound(stream, span, limit):
                     return found
         return []
 
@@ -322,13 +321,13 @@ class Outbox:
         rows = await self._database.read(segments.CONTAINING[stream], (start,))
         if rows[0][0] is not None and rows[0][0] >= segments.row_id(epoch, 1):
             start = rows[0][0]
-        rows = await self._database.read(
-            segments.WITHIN[stream], (start, segments.row_id(epoch, last), limit)
-        )
-        return [s for s in await self._sound(stream, rows) if s.last >= first]
+        span = start, segments.row_id(epoch, last)
+        return [s for s in await self._sound(stream, span, limit) if s.last >= first]
 
-    async def _sound(self, stream: Stream, rows: Iterable[Any]) -> list[Segment]:
-        """The segments of *rows* whose bytes are what was sealed."""
+    async def _sound(self, stream: Stream, span: tuple[int, int], limit: int) -> list[Segment]:
+        """At most *limit* segments of *span*: those whose bytes are what was sealed."""
+        sql = segments.WITHIN[stream]
+        rows = await segments.fetch(self._database, stream, sql, (*span, limit), span)
         found: list[Segment] = []
         for row in rows:
             segment = segments.from_row(stream, row)

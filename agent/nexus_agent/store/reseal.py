@@ -31,9 +31,9 @@ async def reseal(outbox: Outbox, database: Database, stream: Stream, edge: int) 
     for _ in range(_ROUNDS):
         async with outbox.reading(stream):
             edge = max(edge, outbox.positions.sent[stream], outbox.released(stream))
-            found = await database.read(
-                segments.SMALL[stream], (edge, SMALL_EVENTS, SMALL_BYTES, _READ_AT_ONCE)
-            )
+            wanted = edge, SMALL_EVENTS, SMALL_BYTES, _READ_AT_ONCE
+            span = edge + 1, segments.MAX_ID
+            found = await segments.fetch(database, stream, segments.SMALL[stream], wanted, span)
             rows = [row for row in found if _waits(outbox, stream, row[0])]
             if len(rows) < FEWEST:
                 break

@@ -185,6 +185,8 @@ def _read(damaged: Path, table: str) -> Iterator[tuple[list[str], tuple[Any, ...
         if error.sqlite_errorcode in _NOT_NOW:
             raise
         return
+    except UnicodeDecodeError:
+        return  # SQLite's message repeats bytes of the damaged schema
     finally:
         connection.close()
 

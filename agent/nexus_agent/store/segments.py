@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nexus_agent.protocol import MAX_SEQUENCE, Segment, Stream
+from nexus_agent.store.errors import DamagedError
+
+if TYPE_CHECKING:
+    from nexus_agent.store.database import Database
 
 SEGMENT_TABLES: Final = {
     Stream.ALERT: "segment_alert",
@@ -16,6 +20,7 @@ SEGMENT_TABLES: Final = {
 }
 
 EPOCH_SHIFT: Final = 44
+MAX_ID: Final = 2**63 - 1
 
 
 def row_id(epoch: int, seq: int) -> int:
@@ -34,6 +39,7 @@ def epoch_of(edge: int) -> int:
 
 
 _COLUMNS: Final = "id, last, count, first_time, last_time, synced, crc, payload"
+_TYPES: Final = [int, int, int, int, int, int, int, bytes]
 # The table names are ours, so the statements are built from them once.
 INSERT: Final = {
     stream: f"INSERT INTO {table} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608
@@ -55,7 +61,10 @@ SMALL: Final = {
     for stream, table in SEGMENT_TABLES.items()
 }
 BEFORE: Final = {
-    stream: f"SELECT {_COLUMNS} FROM {table} WHERE id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+    stream: (
+        f"SELECT * FROM (SELECT {_COLUMNS} FROM {table} WHERE id < ? "  # noqa: S608
+        "ORDER BY id DESC LIMIT ?) ORDER BY id"
+    )
     for stream, table in SEGMENT_TABLES.items()
 }
 CONTAINING: Final = {
@@ -145,6 +154,30 @@ def replace_shorter(connection: sqlite3.Connection, segment: Segment, *, synced:
         return
     connection.execute(DELETE[segment.stream], (identity, identity))
     insert(connection, segment, synced=synced)
+
+
+async def fetch(
+    database: Database, stream: Stream, sql: str, parameters: Sequence[Any], span: tuple[int, int]
+) -> list[Any]:
+    """Rows of `_COLUMNS`, whose ids must be within *span* and in order.
+
+    Behind a page that is gone SQLite reads NULL, and behind a wrong key it finds other rows than it
+    was asked for; neither is an error to it. Raises StoreError, and DamagedError for those.
+    """
+    rows = await database.read(sql, parameters)
+    before = span[0] - 1
+    for row in rows:
+        if [type(value) for value in row] != _TYPES:
+            fault = "has a row of other types than were written"
+        elif not before < row[0] <= span[1]:
+            fault = "is out of order"
+        else:
+            before = row[0]
+            continue
+        error = DamagedError(f"{database.path}: the table {SEGMENT_TABLES[stream]} {fault}")
+        database.found_damaged(error)
+        raise error
+    return rows
 
 
 def from_row(stream: Stream, row: Sequence[Any]) -> Segment:

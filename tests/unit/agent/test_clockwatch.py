@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nexus_agent import clockwatch
-from nexus_agent.clock import STATE, Clock, ask_kernel
+from nexus_agent.clock import BOOT_ID, STATE, Clock, ask_kernel
 
 MINUTE = 60_000_000_000
 
@@ -72,3 +72,9 @@ def test_a_step_is_not_covered_by_what_was_said_before(
     assert clock.stamp().synced
     monkeypatch.setattr(time, "time_ns", lambda: wall + 60 * MINUTE)
     assert not clock.stamp().synced
+
+
+def test_a_boot_id_of_systemd_is_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = Clock().boot
+    monkeypatch.setenv(BOOT_ID, kernels.replace("-", ""))
+    assert Clock().boot == kernels
