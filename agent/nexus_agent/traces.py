@@ -16,6 +16,7 @@ REASON_CHARACTERS: Final = 500
 _CHAIN: Final = 8
 """Errors behind an error, or beside it, that are followed."""
 
+_BYTE: Final = r"(?:\\x|0x)?[0-9a-f]{2}"
 _HIDDEN: Final = (
     (re.compile(r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|$)", re.DOTALL), "[key]"),
     (re.compile(r"(?<=://)[^\s/@]+@"), "[secret]@"),
@@ -29,7 +30,7 @@ _HIDDEN: Final = (
     # ISO 3779: 17 characters without I, O and Q.
     (re.compile(r"(?i)(?<![a-z0-9])[a-hj-npr-z0-9]{17}(?![a-z0-9])"), "[vin]"),
     # Raw answers of a vehicle may hold one; 12 bytes and more is also what keys look like.
-    (re.compile(r"(?i)(?:(?:\\x|0x)?[0-9a-f]{2}[ :,-]{0,2}){12,}"), "[bytes]"),
+    (re.compile(rf"(?i)(?:{_BYTE}[ :,-]{{0,2}}){{11,}}{_BYTE}"), "[bytes]"),
 )
 _FRAME: Final = re.compile(r'^ +File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 """One frame as faulthandler writes it."""
