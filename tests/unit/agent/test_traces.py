@@ -48,7 +48,7 @@ def test_what_is_told_is_one_short_line_that_json_can_carry(text: str) -> None:
 def _fail() -> None:
     secret = "1HGCM82633A004352"
     try:
-        {}[secret]
+        dict.fromkeys("ab")[secret]
     except KeyError as error:
         raise ValueError("no car") from error
 
