@@ -23,6 +23,8 @@ VALUE_BYTES: Final = 32 * 1024
 """A longer value is cut. Linux takes datagrams of about 200 kB unless it is told otherwise."""
 SMALL_BYTES: Final = 1024
 """What values are cut to if the socket does not take the entry as a whole."""
+WORD_CHARACTERS: Final = 200
+"""A value is cut to this within MESSAGE; its own field has more of it."""
 _NAME_BYTES: Final = 64
 _UNFIT: Final = re.compile(r"[^A-Z0-9_]")
 _OTHERWISE: Final = {"event", "level", "logger", "exception", "timestamp"}
@@ -85,7 +87,8 @@ def _text(value: Any) -> str:
 
 
 def _word(text: str) -> str:
-    """*text*, in quotes where one could not see its end."""
+    """*text* as MESSAGE has it: short, and in quotes where one could not see its end."""
+    text = text if len(text) <= WORD_CHARACTERS else f"{text[:WORD_CHARACTERS]}…"
     return text if text and not re.search(r"\s", text) else json.dumps(text, ensure_ascii=False)
 
 

@@ -123,9 +123,11 @@ def test_lines_of_libraries_come_the_same_way(journal: Journal) -> None:
 
 def test_a_long_value_is_cut_and_says_so(journal: Journal) -> None:
     journal.run("log.info('long', text='ä' * 100_000)")
-    text = journal.entry()["NEXUS_TEXT"]
+    entry = journal.entry()
+    text = entry["NEXUS_TEXT"]
     assert text.startswith("ä" * (VALUE_BYTES // 2))
     assert text.endswith("… (200000 bytes, cut)")
+    assert len(entry["MESSAGE"]) < 250, "people read this one"
 
 
 def test_an_entry_that_the_socket_does_not_take_is_cut_to_the_bone(journal: Journal) -> None:
