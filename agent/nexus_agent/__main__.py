@@ -19,6 +19,7 @@ from nexus_agent.settings import SettingsError
 
 if TYPE_CHECKING:
     from nexus_agent.config import AgentConfig, PluginSection
+    from nexus_agent.crashes import Crashes
 
 
 @click.group()
@@ -39,6 +40,8 @@ def main() -> None:
 def run(file: Path) -> None:
     """Run the agent in the foreground until SIGTERM."""
     from nexus_agent import config, logs
+    from nexus_agent.clock import Clock
+    from nexus_agent.crashes import Crashes, place_of
 
     try:
         settings = config.load_config(file, os.environ)
@@ -48,7 +51,14 @@ def run(file: Path) -> None:
         sys.exit(2)
     logs.configure(settings.log)
     signal.signal(signal.SIGTERM, _leave)
-    code = _live(settings, plugins)
+    places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
+    crashes = Crashes(settings.agent.state_dir, Clock().boot, places)
+    try:
+        code = _live(settings, plugins, crashes)
+    except Exception as error:
+        # Not even the agent's own code could be loaded: the version before may tell of it.
+        crashes.died(error)
+        raise
     logging.shutdown()
     if threading.active_count() > 1:
         # A thread that connects or a plugin's blocking call cannot be interrupted; everything
@@ -57,19 +67,14 @@ def run(file: Path) -> None:
     sys.exit(code)
 
 
-def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
+def _live(settings: AgentConfig, plugins: list[PluginSection], crashes: Crashes) -> int:
     import uvloop
 
     from nexus_agent import app
-    from nexus_agent.clock import Clock
-    from nexus_agent.crashes import Crashes, place_of
     from nexus_agent.status.listener import StatusError
     from nexus_agent.store.errors import StoreError
 
     log = structlog.get_logger("agent")
-
-    places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
-    crashes = Crashes(settings.agent.state_dir, Clock().boot, places)
 
     async def life() -> None:
         await app.Agent(settings, plugins, crashes).run()

@@ -117,10 +117,10 @@ class Crashes:
         """Report the death of this process within the block, and that of the one before."""
         self._note_left_behind()
         try:
-            self._begin()
-        except OSError as error:
-            log.warning("crashes_unseen", folder=str(self._folder), error=error.strerror)
-        try:
+            try:
+                self._begin()
+            except OSError as error:
+                log.warning("crashes_unseen", folder=str(self._folder), error=error.strerror)
             yield
         except Exception as error:
             self.died(error)
@@ -184,6 +184,7 @@ class Crashes:
     # -- files -------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        self._folder.mkdir(mode=0o750, exist_ok=True)
         _replace(self._folder / RUNNING, self._running.model_dump_json())
         # Room that a full disk cannot take away: whoever writes here can do nothing else any more.
         stacks = (self._folder / STACKS).open("wb")
@@ -194,8 +195,6 @@ class Crashes:
 
     def _note_left_behind(self) -> None:
         """Make a report of what the process before left, if it did not end in peace."""
-        with suppress(OSError):
-            self._folder.mkdir(mode=0o750, exist_ok=True)
         try:
             text = (self._folder / RUNNING).read_bytes()
         except OSError:
@@ -241,6 +240,7 @@ class Crashes:
         moment = re.sub(r"[-:.]", "", report.at)
         file = self._folder / f"{moment}-{pid}.json"
         try:
+            self._folder.mkdir(mode=0o750, exist_ok=True)
             _replace(file, text)
         except OSError as error:
             log.warning("crash_not_kept", file=str(file), error=error.strerror)

@@ -138,6 +138,19 @@ async def test_so_it_is_without_a_plugin_that_is_in_the_way(box: Box) -> None:
     await box.assert_stops()
 
 
+async def test_a_version_that_cannot_be_loaded_leaves_the_reason_to_the_one_before(
+    box: Box,
+) -> None:
+    box.state_dir.mkdir()
+    broken = "import sys; sys.modules['nexus_agent.app'] = None\n"
+    await run_out(box, f"{broken}from nexus_agent.__main__ import main\nmain(sys.argv[1:])")
+    await box.start()
+    [report] = await told(box)
+    assert report["kind"] == "error"
+    assert "nexus_agent.app" in report["reason"]
+    await box.assert_stops()
+
+
 async def run_broken(box: Box, statement: str) -> None:
     """Run an agent one of whose services does *statement* once the plugins are at their work."""
     text = box.file.read_text("utf-8")
@@ -149,10 +162,15 @@ async def run_broken(box: Box, statement: str) -> None:
         f"    while {wait}: await asyncio.sleep(0.05)\n"
         f"    {statement}\n"
         "app.Housekeeper.run = die\n"
-        "__main__.main(['run', '--config', sys.argv[1]])"
+        "__main__.main(sys.argv[1:])"
     )
+    await run_out(box, program)
+
+
+async def run_out(box: Box, program: str) -> None:
+    """Run *program* with the agent's arguments until it has failed."""
     agent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, str(box.file)),
+        *(sys.executable, "-c", program, "run", "--config", str(box.file)),
         env=box.environ,
         stderr=asyncio.subprocess.DEVNULL,
     )
