@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Never
 
 import click
 import structlog
@@ -17,6 +19,7 @@ from nexus_agent.settings import SettingsError
 
 if TYPE_CHECKING:
     from nexus_agent.config import AgentConfig, PluginSection
+    from nexus_agent.crashes import Crashes
 
 
 @click.group()
@@ -37,6 +40,8 @@ def main() -> None:
 def run(file: Path) -> None:
     """Run the agent in the foreground until SIGTERM."""
     from nexus_agent import config, logs
+    from nexus_agent.clock import Clock
+    from nexus_agent.crashes import Crashes, place_of
 
     try:
         settings = config.load_config(file, os.environ)
@@ -45,7 +50,15 @@ def run(file: Path) -> None:
         click.echo(f"nexus-agent: {error}", err=True)
         sys.exit(2)
     logs.configure(settings.log)
-    code = _live(settings, plugins)
+    signal.signal(signal.SIGTERM, _leave)
+    places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
+    crashes = Crashes(settings.agent.state_dir, Clock().boot, places)
+    try:
+        code = _live(settings, plugins, crashes)
+    except Exception as error:
+        # Not even the agent's own code could be loaded: the version before may tell of it.
+        crashes.died(error)
+        raise
     logging.shutdown()
     if threading.active_count() > 1:
         # A thread that connects or a plugin's blocking call cannot be interrupted; everything
@@ -54,7 +67,7 @@ def run(file: Path) -> None:
     sys.exit(code)
 
 
-def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
+def _live(settings: AgentConfig, plugins: list[PluginSection], crashes: Crashes) -> int:
     import uvloop
 
     from nexus_agent import app
@@ -64,12 +77,12 @@ def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
     log = structlog.get_logger("agent")
 
     async def life() -> None:
-        await app.Agent(settings, plugins).run()
+        await app.Agent(settings, plugins, crashes).run()
 
     loop = uvloop.new_event_loop()
     code = 0
     try:
-        with app.exclusive(settings.agent.state_dir):
+        with app.exclusive(settings.agent.state_dir), crashes.watch():
             loop.run_until_complete(life())
     except* (app.AgentError, StatusError, StoreError) as group:
         code = 1
@@ -78,6 +91,11 @@ def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
         code = 1
         log.exception("service_died", error=_leaf(group))
     return code
+
+
+def _leave(_number: int, _frame: FrameType | None) -> Never:
+    """Until the agent listens for SIGTERM itself, it ends the process as a clean stop does."""
+    sys.exit(0)
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> str:
