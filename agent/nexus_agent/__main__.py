@@ -45,7 +45,7 @@ def run(file: Path) -> None:
         click.echo(f"nexus-agent: {error}", err=True)
         sys.exit(2)
     logs.configure(settings.log)
-    code = _live(settings, plugins)
+    code = _live(settings, plugins, file)
     logging.shutdown()
     if threading.active_count() > 1:
         # A thread that connects or a plugin's blocking call cannot be interrupted; everything
@@ -54,7 +54,7 @@ def run(file: Path) -> None:
     sys.exit(code)
 
 
-def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
+def _live(settings: AgentConfig, plugins: list[PluginSection], file: Path) -> int:
     import uvloop
 
     from nexus_agent import app
@@ -64,7 +64,7 @@ def _live(settings: AgentConfig, plugins: list[PluginSection]) -> int:
     log = structlog.get_logger("agent")
 
     async def life() -> None:
-        await app.Agent(settings, plugins).run()
+        await app.Agent(settings, plugins, file).run()
 
     loop = uvloop.new_event_loop()
     code = 0
