@@ -116,7 +116,7 @@ def of_settings(reloader: Reloader | None) -> list[Problem]:
         text = f"Settings: {reloader.error}; the old ones are in force."
         found.append(Problem("warning", text))
     if reloader is not None and reloader.waiting:
-        text = f"Settings: {', '.join(reloader.waiting)} changed; needs a restart."
+        text = f"Settings need a restart: {', '.join(reloader.waiting)}."
         found.append(Problem("warning", text))
     return found
 
