@@ -288,6 +288,15 @@ async def test_prometheus_may_ask_where_the_settings_say(box: Box) -> None:
         await asyncio.to_thread(scrape, second)
 
 
+async def test_a_real_agent_has_a_value_for_every_metric_that_is_documented(box: Box) -> None:
+    write(box, HOST.format(60))
+    await box.start()
+    await becomes_running(box, "host")
+    page = (await asyncio.to_thread(Agent(str(box.socket)).get, "/metrics")).decode()
+    empty = [f.name for f in text_string_to_metric_families(page) if not f.samples]
+    assert not empty
+
+
 async def test_a_port_in_use_is_a_problem_and_no_death(box: Box) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
