@@ -12,7 +12,7 @@ from nexus_agent.health import Problem, Since
 def test_a_service_is_ill_since_it_fell_ill_whatever_its_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(clock, "_synchronised", lambda: True)
+    monkeypatch.setattr(clock, "_synchronised", lambda _: True)
     since = Since(Clock())
 
     def told(*problems: Problem) -> tuple[bool, str | None, str]:
