@@ -236,7 +236,14 @@ def plugin_sections(
         except discovery.DiscoveryError as error:
             raise SettingsError(f"{source}: plugins.{name}: {error}") from None
         at = ("plugins", name)
-        checked = settings.validate(plugin.settings_model, keys, source, origins, at)
+        try:
+            checked = settings.validate(plugin.settings_model, keys, source, origins, at)
+        except SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the model is the plugin's own code
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            message = f"{source}: plugins.{name}: the plugin fails to check them: {reason}"
+            raise SettingsError(message) from error
         found.append(PluginSection(name, plugin, checked))
     enabled_names = {section.name for section in found if section.plugin is not None}
     for item in found:

@@ -35,10 +35,10 @@ Apply = Callable[[AgentConfig], object]
 
 
 class Reloader:
-    """`ask` for a reload at any time; `run` does it. *live* says for which keys it is able to.
+    """`ask` for a reload at any time; keep `run` running, which does it.
 
-    live: what brings a key, or a section with all of its keys, into force, by its dotted name. The
-    plugins are the supervisor's, and a part of no name in it.
+    source: the file and the environment that *config* was read from. live: what brings a key, or a
+    section with all of its keys, into force, by its dotted name; plugins are the supervisor's.
     """
 
     def __init__(
@@ -59,8 +59,6 @@ class Reloader:
         """Why the last reload changed nothing; None where it was a success."""
         self.waiting: list[str] = []
         """Keys whose new values only a restart brings into force."""
-        self.count = 0
-        """Reloads that succeeded."""
 
     def ask(self) -> None:
         """Have the settings read again; asking twice before that is asking once."""
@@ -85,7 +83,6 @@ class Reloader:
             log.error("settings_refused", error=self.error)  # noqa: TRY400 - it says it all
             return
         self.error = None
-        self.count += 1
         keys = list(changes(self._config, config))
         applied = [name for name in self._live if any(_within(key, name) for key in keys)]
         for name in applied:
@@ -122,7 +119,7 @@ def live(
 
     def follow_link(new: AgentConfig) -> None:
         traffic.policy = Policy(new.link)
-        sender.look_again()
+        sender.wake()
 
     def keep_history(new: AgentConfig) -> None:
         housekeeper.keep = Keep(new.history.hours, new.history.megabytes)

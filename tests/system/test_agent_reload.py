@@ -142,6 +142,7 @@ async def test_plugins_are_switched_on_and_off_and_removed(box: Box) -> None:
         ("[lgo]", "lgo: unknown key; did you mean 'log'?"),
         ("[plugins.hots]", "plugins.hots: no plugin 'hots' is installed"),
         ("[plugins.host]\ninterval_s = -1", "plugins.host.interval_s: "),
+        ("[plugins.fussy]", "the plugin fails to check them: ZeroDivisionError: a bug in a "),
         ("[", "is not TOML"),
         ('[metrics]\nlisten = "0.0.0.0:9464"', "must be a loopback address"),
     ],
@@ -186,6 +187,20 @@ async def test_what_needs_a_restart_is_named_and_the_rest_is_applied(box: Box) -
     box.file.write_text(head, "utf-8")
     reload(box, "")
     await box.until("taken back", lambda s: service(s, "settings")["ok"])
+
+
+async def test_the_environment_wins_as_it_did_at_the_start(
+    tmp_path: Path, nowhere: BrokerAddress
+) -> None:
+    box = Box(tmp_path / "box", nowhere, NEXUS_PLUGINS__HOST__INTERVAL_S="60")
+    write(box, HOST.format(30))
+    await box.start()
+    await becomes_running(box, "host")
+    reload(box, HOST.format(1))
+    await reloaded(box)
+    (line,) = said(box, "settings_reloaded")
+    assert (line["applied"], line["plugins"]) == ([], [])
+    await box.assert_stops()
 
 
 async def test_the_level_of_the_log_follows(box: Box) -> None:

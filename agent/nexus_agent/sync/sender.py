@@ -125,7 +125,7 @@ class Sender:
         for lane in self._lanes.values():
             lane.recalled |= lane.overdue(self._back, now)
 
-    def look_again(self) -> None:
+    def wake(self) -> None:
         """The link policy has changed: what was held may go, or may not any more."""
         self._wake.set()
 
