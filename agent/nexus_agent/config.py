@@ -240,7 +240,8 @@ def plugin_sections(
             checked = settings.validate(plugin.settings_model, keys, source, origins, at)
         except SettingsError:
             raise
-        except Exception as error:  # noqa: BLE001 - the model is the plugin's own code
+        except Exception as error:
+            # The model is the plugin's own code, and may raise anything.
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             message = f"{source}: plugins.{name}: the plugin fails to check them: {reason}"
             raise SettingsError(message) from error
