@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Never
 
 import click
 import structlog
@@ -45,6 +47,7 @@ def run(file: Path) -> None:
         click.echo(f"nexus-agent: {error}", err=True)
         sys.exit(2)
     logs.configure(settings.log)
+    signal.signal(signal.SIGTERM, _leave)
     code = _live(settings, plugins, file)
     logging.shutdown()
     if threading.active_count() > 1:
@@ -58,18 +61,23 @@ def _live(settings: AgentConfig, plugins: list[PluginSection], file: Path) -> in
     import uvloop
 
     from nexus_agent import app
+    from nexus_agent.clock import Clock
+    from nexus_agent.crashes import Crashes, place_of
     from nexus_agent.status.listener import StatusError
     from nexus_agent.store.errors import StoreError
 
     log = structlog.get_logger("agent")
 
+    places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
+    crashes = Crashes(settings.agent.state_dir, Clock().boot, places)
+
     async def life() -> None:
-        await app.Agent(settings, plugins, file).run()
+        await app.Agent(settings, plugins, file, crashes).run()
 
     loop = uvloop.new_event_loop()
     code = 0
     try:
-        with app.exclusive(settings.agent.state_dir):
+        with app.exclusive(settings.agent.state_dir), crashes.watch():
             loop.run_until_complete(life())
     except* (app.AgentError, StatusError, StoreError) as group:
         code = 1
@@ -78,6 +86,11 @@ def _live(settings: AgentConfig, plugins: list[PluginSection], file: Path) -> in
         code = 1
         log.exception("service_died", error=_leaf(group))
     return code
+
+
+def _leave(_number: int, _frame: FrameType | None) -> Never:
+    """Until the agent listens for SIGTERM itself, it ends the process as a clean stop does."""
+    sys.exit(0)
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> str:

@@ -16,9 +16,11 @@ from typing import Final, NoReturn
 
 import structlog
 
+from nexus_agent.aftermath import Aftermath
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig, PluginSection
+from nexus_agent.crashes import Crashes
 from nexus_agent.manage.commands import Commander
 from nexus_agent.plugin import BusEvent, EmitError
 from nexus_agent.protocol import Stream, Topic
@@ -61,11 +63,14 @@ class Agent:
     file: where *config* was read, and is read again on SIGHUP.
     """
 
-    def __init__(self, config: AgentConfig, plugins: list[PluginSection], file: Path) -> None:
+    def __init__(
+        self, config: AgentConfig, plugins: list[PluginSection], file: Path, crashes: Crashes
+    ) -> None:
         state_dir, broker = config.agent.state_dir, config.broker
         topic = Topic(config.agent.id)
 
         self.config = config
+        self.crashes = crashes
         self.notifier = Notifier()
         self.clock = Clock()
         self.database = Database(state_dir, int(config.outbox.quota_mb * MEGABYTE))
@@ -125,6 +130,7 @@ class Agent:
         self.outbox.on_epoch(self.link.announce)
         self.reporter.link = self.link
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
+        self.aftermath = Aftermath(crashes, config.agent.upgrade_dir, self.database, self.outbox)
         self.server = StatusServer(config.agent.socket, self.reporter)
         self.scrapes = MetricsServer(config.metrics.address, self.reporter)
         self.reloader = Reloader(
@@ -186,6 +192,7 @@ class Agent:
                 core.create_task(self.commander.run(), name="commands"),
                 core.create_task(self.housekeeper.run(), name="housekeeping"),
                 core.create_task(self.traffic.run(), name="traffic"),
+                core.create_task(self.aftermath.run(), name="aftermath"),
                 *always,
             ]
             log.info("ready", device=self.config.agent.id, pid=os.getpid())
@@ -194,6 +201,7 @@ class Agent:
                 await self.stop.wait()
             except asyncio.CancelledError:
                 # A service of ours died and the group ends; a stubborn plugin must not hold it up.
+                self.crashes.service = next((t.get_name() for t in _dead(every)), None)
                 if stuck := await _cancel(every, STOP_PLUGINS_S):
                     await self._abandon(stuck, every)
                 raise
@@ -251,12 +259,14 @@ class Agent:
         self, stuck: set[asyncio.Task[None]], every: list[asyncio.Task[None]]
     ) -> NoReturn:
         """End the process over tasks that ignore their cancellation; nothing durable is open."""
-        dead = [t for t in every if t.done() and not t.cancelled() and t.exception() is not None]
-        for task in dead:
-            log.error("service_died", service=task.get_name(), exc_info=task.exception())
+        dead = _dead(every)
+        for task, error in dead.items():
+            log.error("service_died", service=task.get_name(), exc_info=error)
+            self.crashes.died(error)
         names = [p.name for p in self.supervisor.plugins.values() if p.instance is not None]
         log.error("stopped_the_hard_way", tasks=sorted(t.get_name() for t in stuck), plugins=names)
         await self.database.close()
+        self.crashes.ended()
         logging.shutdown()
         os._exit(1 if dead else 0)
 
@@ -284,6 +294,12 @@ class Agent:
             status = self.reporter.unopened or f"Broker: {self.link.state}"
             self.notifier.send(WATCHDOG="1", STATUS=status)
             await asyncio.sleep(interval)
+
+
+def _dead(tasks: list[asyncio.Task[None]]) -> dict[asyncio.Task[None], BaseException]:
+    """Those of *tasks* that an error has ended, with it."""
+    ended = [task for task in tasks if task.done() and not task.cancelled()]
+    return {task: error for task in ended if (error := task.exception()) is not None}
 
 
 async def _cancel(tasks: list[asyncio.Task[None]], within: float) -> set[asyncio.Task[None]]:

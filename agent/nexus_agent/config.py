@@ -34,6 +34,8 @@ class AgentSection(Section):
     """Where the database and the keys are."""
     socket: Path = Path("/run/nexus/agent.sock")
     """The status socket."""
+    upgrade_dir: Path = Path("/var/lib/nexus-upgrade")
+    """Where the package notes that it has rolled back an upgrade; the agent only reads it."""
 
     @field_validator("id")
     @classmethod

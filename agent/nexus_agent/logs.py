@@ -1,4 +1,4 @@
-"""Log lines: structlog on stderr, as JSON for machines or as text for people.
+"""Log lines: structlog on stderr, as JSON for machines or as text for people, or in the journal.
 
 Shared by the agent and the console. Lines of libraries that use `logging` come out the same way.
 """
@@ -8,11 +8,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Literal
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
 
 import structlog
 
+from nexus_agent import journald
 from nexus_agent.settings import Section
+
+_STDERR: Final = 2
+"""The descriptor; systemd made it what it is."""
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -23,12 +30,20 @@ class LogSettings(Section):
     level: Level = "info"
     """The least important lines that are written."""
     format: Literal["json", "console", "auto"] = "auto"
-    """`auto` is console on a terminal and JSON elsewhere."""
+    """`auto` is console on a terminal, entries with fields where stderr is systemd's journal, and
+    JSON elsewhere."""
 
 
-def configure(settings: LogSettings) -> None:
-    """Set up logging for this process."""
-    as_text = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+def configure(
+    settings: LogSettings,
+    identifier: str = "nexus-agent",
+    *,
+    environ: Mapping[str, str] = os.environ,
+    journal: Path = journald.SOCKET,
+) -> None:
+    """Set up logging for this process, which the journal knows as *identifier*."""
+    automatic = settings.format == "auto"
+    as_text = settings.format == "console" or (automatic and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -36,7 +51,7 @@ def configure(settings: LogSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     tail: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ)]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in environ)]
         if as_text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -50,7 +65,11 @@ def configure(settings: LogSettings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if automatic and journald.is_journal(_STDERR, environ):
+        handler = journald.JournalHandler(
+            identifier, journal, partial(journald.write_unless_full, _STDERR)
+        )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

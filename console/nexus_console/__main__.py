@@ -75,7 +75,7 @@ def main() -> None:
 def run_console(file: Path) -> None:
     """Run the console until SIGTERM."""
     settings = _settings(file)
-    configure(settings.log)
+    configure(settings.log, "nexus-console")
     # A batch is many short-lived objects without cycles: the collector's default of a pass every
     # 700 of them costs a sixth of the ingest.
     gc.set_threshold(50_000, 20, 50)

@@ -40,6 +40,8 @@ _REVISION: Final = re.compile(r"[0-9]{4}")
 class Database:
     """`agent.db` in the state folder. Open it once; close it before the process ends.
 
+    A schema newer than this code is used as it is, if the newer code wrote down that it may be.
+
     A file that is damaged is set aside and what can be saved of it goes into a new one: at the
     start by itself, later by `repair`, once `damage` says so. `generation` rises with each repair.
     """
@@ -99,7 +101,7 @@ class Database:
             connection.execute("PRAGMA foreign_keys=ON")
             self.space.prepare(connection)
             self.path.chmod(0o600)
-            if self._revision(connection) != HEADS["agent"]:
+            if not self._is_usable(connection):
                 self._upgrade(self.path)
             if new:
                 _sync_folder(self.path.parent)
@@ -108,6 +110,26 @@ class Database:
             raise
         self._connection = connection
         self.space.keep_reserve()
+
+    def _is_usable(self, connection: sqlite3.Connection) -> bool:
+        """Whether the schema is this version's, or a newer one that this version can run on.
+
+        Raises SchemaError for a newer one that it cannot.
+        """
+        revision, known = self._revision(connection), HEADS["agent"]
+        if revision is None or revision <= known:
+            return revision == known
+        # 0 is what SQLite gives a file that nobody wrote it into: then nobody vouches for us.
+        oldest = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if 0 < oldest <= int(known):
+            log.warning("newer_schema", schema=revision, ours=known)
+            return True
+        needed = f"{oldest:04}" if oldest > 0 else revision
+        raise SchemaError(
+            f"{self.path}: is not of this version of the agent: its schema {revision} needs an "
+            f"agent of schema {needed} or newer, and this one's is {known}; "
+            "install the newer one again, or use another state_dir"
+        )
 
     def _revision(self, connection: sqlite3.Connection) -> str | None:
         """The schema's; None in an empty file. DamagedError where tables have none that can be."""

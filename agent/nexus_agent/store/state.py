@@ -33,10 +33,11 @@ class PluginState:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"state {self._plugin}.{key}: not JSON: {error}") from None
-        await self._database.run(partial(_put, self._plugin, key, None if value is None else text))
+        await self._database.run(partial(put, self._plugin, key, None if value is None else text))
 
 
-def _put(plugin: str, key: str, text: str | None, connection: sqlite3.Connection) -> None:
+def put(plugin: str, key: str, text: str | None, connection: sqlite3.Connection) -> None:
+    """Write the JSON *text* in the transaction that is open; None deletes the key."""
     if text is None:
         connection.execute("DELETE FROM plugin_state WHERE plugin=? AND key=?", (plugin, key))
     else:

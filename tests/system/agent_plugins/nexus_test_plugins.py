@@ -58,6 +58,16 @@ class Blocking(_TestPlugin):
         threading.Event().wait(600)
 
 
+class Freezing(_TestPlugin):
+    """Holds the event loop, for ever."""
+
+    name = "freezing"
+
+    async def run(self) -> None:
+        self.mark()
+        threading.Event().wait(600)
+
+
 class Parting(_TestPlugin):
     """Hands events over, more than one segment takes, and says so at once."""
 
