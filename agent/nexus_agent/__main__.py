@@ -54,7 +54,7 @@ def run(file: Path) -> None:
     places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
     crashes = Crashes(settings.agent.state_dir, Clock().boot, places)
     try:
-        code = _live(settings, plugins, crashes)
+        code = _live(settings, plugins, file, crashes)
     except Exception as error:
         # Not even the agent's own code could be loaded: the version before may tell of it.
         crashes.died(error)
@@ -67,7 +67,7 @@ def run(file: Path) -> None:
     sys.exit(code)
 
 
-def _live(settings: AgentConfig, plugins: list[PluginSection], crashes: Crashes) -> int:
+def _live(settings: AgentConfig, plugins: list[PluginSection], file: Path, crashes: Crashes) -> int:
     import uvloop
 
     from nexus_agent import app
@@ -77,7 +77,7 @@ def _live(settings: AgentConfig, plugins: list[PluginSection], crashes: Crashes)
     log = structlog.get_logger("agent")
 
     async def life() -> None:
-        await app.Agent(settings, plugins, crashes).run()
+        await app.Agent(settings, plugins, file, crashes).run()
 
     loop = uvloop.new_event_loop()
     code = 0

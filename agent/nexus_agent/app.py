@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +24,11 @@ from nexus_agent.crashes import Crashes
 from nexus_agent.manage.commands import Commander
 from nexus_agent.plugin import BusEvent, EmitError
 from nexus_agent.protocol import Stream, Topic
+from nexus_agent.reload import Reloader, live
 from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
 from nexus_agent.runtime.supervisor import Supervised, Supervisor
+from nexus_agent.status.scrapes import MetricsServer
 from nexus_agent.status.server import StatusServer
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import SchemaError, StoreError
@@ -56,9 +58,14 @@ class AgentError(Exception):
 
 
 class Agent:
-    """The whole agent; `run` is its life. Construct it inside the running event loop."""
+    """The whole agent; `run` is its life. Construct it inside the running event loop.
 
-    def __init__(self, config: AgentConfig, plugins: list[PluginSection], crashes: Crashes) -> None:
+    file: where *config* was read, and is read again on SIGHUP.
+    """
+
+    def __init__(
+        self, config: AgentConfig, plugins: list[PluginSection], file: Path, crashes: Crashes
+    ) -> None:
         state_dir, broker = config.agent.state_dir, config.broker
         topic = Topic(config.agent.id)
 
@@ -81,15 +88,16 @@ class Agent:
             config.outbox.ttl_hours,
         )
         self.workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="nexus-worker")
+        names = VehicleNames(
+            _vehicle_key(state_dir / "vehicle.key"), show_vin=config.privacy.vin == "plain"
+        )
         services = Services(
             sink=self.outbox,
             bus=Bus[BusEvent](),
             clock=self.clock,
             executor=self.workers,
             state_of=lambda name: PluginState(self.database, name),
-            name_vehicle=VehicleNames(
-                _vehicle_key(state_dir / "vehicle.key"), show_vin=config.privacy.vin == "plain"
-            ),
+            name_vehicle=names,
         )
         self.supervisor = Supervisor(
             [Supervised(item.name, item.plugin, item.settings) for item in plugins],
@@ -124,6 +132,24 @@ class Agent:
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.aftermath = Aftermath(crashes, config.agent.upgrade_dir, self.database, self.outbox)
         self.server = StatusServer(config.agent.socket, self.reporter)
+        self.scrapes = MetricsServer(config.metrics.address, self.reporter)
+        self.reloader = Reloader(
+            config,
+            (file, os.environ),
+            self.supervisor,
+            self.notifier,
+            live(
+                self.outbox,
+                self.housekeeper,
+                self.commander,
+                names,
+                sender,
+                self.traffic,
+                self.scrapes,
+            ),
+        )
+        self.reporter.housekeeper, self.reporter.scrapes = self.housekeeper, self.scrapes
+        self.reporter.reloader = self.reloader
         self.stop = asyncio.Event()
         self._up = asyncio.Event()
 
@@ -135,6 +161,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
         try:
             await self._serve()
             await self.traffic.flush()
@@ -148,19 +175,25 @@ class Agent:
             status = core.create_task(self.server.run(), name="status")
             await self.server.started()
             notify = core.create_task(self._notify(), name="notify")
-            link = core.create_task(self._stay_connected(), name="link")
+            link = core.create_task(self._once_up(self.link.run), name="link")
+            always = [
+                notify,
+                core.create_task(self._once_up(self.reloader.run), name="settings"),
+                core.create_task(self.scrapes.run(), name="metrics"),
+                core.create_task(self.reporter.run(), name="report"),
+            ]
             if not await self._open_store():
                 await self.link.farewell("stopped")
-                await _cancel([status, notify, link], STOP_LINK_S)
+                await _cancel([status, link, *always], STOP_LINK_S)
                 return
             sealing = core.create_task(self.outbox.run(), name="outbox")
             plugins = core.create_task(self.supervisor.run(), name="supervisor")
             others = [
                 core.create_task(self.commander.run(), name="commands"),
                 core.create_task(self.housekeeper.run(), name="housekeeping"),
-                notify,
                 core.create_task(self.traffic.run(), name="traffic"),
                 core.create_task(self.aftermath.run(), name="aftermath"),
+                *always,
             ]
             log.info("ready", device=self.config.agent.id, pid=os.getpid())
             every = [sealing, status, link, plugins, *others]
@@ -217,10 +250,10 @@ class Agent:
                     await self.stop.wait()
         return False
 
-    async def _stay_connected(self) -> None:
-        """From when it is known whether the outbox can be opened: the birth tells."""
+    async def _once_up(self, service: Callable[[], Awaitable[None]]) -> None:
+        """From when it is known whether the outbox can be opened: the birth tells, and READY."""
         await self._up.wait()
-        await self.link.run()
+        await service()
 
     async def _abandon(
         self, stuck: set[asyncio.Task[None]], every: list[asyncio.Task[None]]

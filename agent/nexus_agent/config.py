@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from collections.abc import Mapping
@@ -146,6 +147,44 @@ class HistorySection(Section):
     """And how much of them; 0 keeps none."""
 
 
+class MetricsSection(Section):
+    """What `[metrics]` takes. The status socket has the metrics always."""
+
+    listen: str | None = None
+    """`host:port` on this machine where Prometheus may ask too, over HTTP and without a password:
+    a loopback address such as `127.0.0.1:9464` or `[::1]:9464`. Off if not given."""
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, listen: str | None) -> str | None:
+        if listen is not None:
+            _loopback(listen)
+        return listen
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port, or None where nothing listens."""
+        return None if self.listen is None else _loopback(self.listen)
+
+
+def _loopback(listen: str) -> tuple[str, int]:
+    """Host and port of `host:port`. ValueError for what other machines could reach."""
+    host, _, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        number = int(port) if port.isascii() and port.isdigit() else 0
+    except ValueError:
+        address, number = None, 0
+    if address is None or not 0 < number < 65_536:
+        raise ValueError(f"must be an address and a port such as 127.0.0.1:9464, not {listen!r}")
+    if not address.is_loopback:
+        raise ValueError(
+            f"must be a loopback address such as 127.0.0.1: other machines could reach {address}, "
+            "and nobody is asked for a password there"
+        )
+    return str(address), number
+
+
 class AgentConfig(Section):
     """agent.toml as a whole."""
 
@@ -157,6 +196,7 @@ class AgentConfig(Section):
     history: HistorySection = Field(default_factory=HistorySection)
     outbox: OutboxSection = Field(default_factory=OutboxSection)
     link: LinkSection = Field(default_factory=LinkSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
@@ -198,7 +238,15 @@ def plugin_sections(
         except discovery.DiscoveryError as error:
             raise SettingsError(f"{source}: plugins.{name}: {error}") from None
         at = ("plugins", name)
-        checked = settings.validate(plugin.settings_model, keys, source, origins, at)
+        try:
+            checked = settings.validate(plugin.settings_model, keys, source, origins, at)
+        except SettingsError:
+            raise
+        except Exception as error:
+            # The model is the plugin's own code, and may raise anything.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            message = f"{source}: plugins.{name}: the plugin fails to check them: {reason}"
+            raise SettingsError(message) from error
         found.append(PluginSection(name, plugin, checked))
     enabled_names = {section.name for section in found if section.plugin is not None}
     for item in found:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
-from nexus_agent import __version__
+from nexus_agent import __version__, health, metrics
 from nexus_agent.birth import birth, introduction
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig
-from nexus_agent.metrics import prometheus
+from nexus_agent.health import LEVELS, WAITS, Findings, Problem, Since
 from nexus_agent.plugin import commands_of
 from nexus_agent.protocol import Presence, Stream, format_time
-from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
+from nexus_agent.reload import Reloader
+from nexus_agent.runtime.supervisor import Supervised, Supervisor
 from nexus_agent.status.history import History
+from nexus_agent.status.scrapes import MetricsServer
 from nexus_agent.status.source import SCHEMA, UnavailableError
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import StoreError
+from nexus_agent.store.housekeeping import Housekeeper
 from nexus_agent.store.outbox import Outbox, StorageStatus, StreamStatus
 from nexus_agent.sync import forecast
 from nexus_agent.sync.forecast import Forecast
@@ -27,6 +30,7 @@ from nexus_agent.sync.link import Link, LinkState
 from nexus_agent.sync.policy import Hold
 from nexus_agent.sync.sender import Sender
 from nexus_agent.sync.traffic import Rate, Traffic
+from nexus_agent.vitals import Lag
 
 SHOWN_LOSSES: Final = 20
 """The newest losses that `/v1/outbox` tells of."""
@@ -67,11 +71,16 @@ class Reporter:
         self._outbox = outbox
         self._supervisor = supervisor
         self._started = clock.stamp()
+        self._since = Since(clock)
+        self._lag = Lag()
         self._history = History(database, outbox)
         self._intake = Rate(clock, bucket_s=60.0, buckets=60)
         self.link: Link | None = None
         self.sender: Sender | None = None
         self.traffic: Traffic | None = None
+        self.housekeeper: Housekeeper | None = None
+        self.scrapes: MetricsServer | None = None
+        self.reloader: Reloader | None = None
         self.stopping = False
         self.unopened: str | None = None
         """Why the database could not be opened yet."""
@@ -98,7 +107,7 @@ class Reporter:
 
     async def status(self) -> dict[str, Any]:
         waiting = await self._waiting()
-        link = self.link
+        link, findings = self.link, self._findings()
         return {
             "v": SCHEMA,
             "device": self._config.agent.id,
@@ -107,7 +116,12 @@ class Reporter:
             "boot": self._clock.boot,
             "uptime_s": round((self._clock.stamp().mono - self._started.mono) / 1e9, 1),
             "state": self._state(),
-            "health": self._health(),
+            "health": [
+                {"level": problem.level, "text": problem.text}
+                for problem in self._problems(findings)
+            ]
+            or [{"level": "ok", "text": "Everything works."}],
+            "services": self._since.document(findings),
             "broker": {
                 "url": self._config.broker.url,
                 "state": str(link.state) if link else str(LinkState.CONNECTING),
@@ -138,49 +152,39 @@ class Reporter:
     def _online(self) -> bool:
         return self.link is not None and self.link.state is LinkState.CONNECTED
 
-    def _health(self) -> list[dict[str, str]]:
-        """Sentences about the box, worst first."""
-        found = self._storage_health()
-        for item in self._supervisor.plugins.values():
-            if item.state in {PluginState.FAILED, PluginState.QUARANTINED}:
-                found.append(("critical", f"Plugin {item.name} is {item.state}: {item.reason}."))
-            elif item.state is PluginState.BACKOFF:
-                found.append(("warning", f"Plugin {item.name} restarts: {item.reason}."))
-        link = self.link
-        if link is not None and link.state is LinkState.DENIED:
-            found.append(("critical", f"The broker refuses this box: {link.error}."))
-        elif link is not None and link.state is not LinkState.CONNECTED:
-            why = f": {link.error}" if link.error else ""
-            found.append(("warning", f"Not connected to {self._config.broker.url}{why}."))
-        if self._outbox.refused_acknowledgements:
-            count = self._outbox.refused_acknowledgements
-            found.append(("warning", f"{count} impossible acknowledgements were refused."))
-        if not self._clock.stamp().synced:
-            found.append(("warning", "The clock is not synchronised; events say so."))
-        order = {"critical": 0, "warning": 1}
-        found.sort(key=lambda sentence: order[sentence[0]])
-        if not found:
-            found.append(("ok", "Everything works."))
-        return [{"level": level, "text": text} for level, text in found]
+    # -- health ------------------------------------------------------------------------------
 
-    def _storage_health(self) -> list[tuple[str, str]]:
-        """Sentences about the disk."""
+    async def run(self) -> None:
+        """Measure the event loop, and note when a service falls ill, until cancelled."""
+        await self._lag.run(lambda: self._since.look(self._findings()))
+
+    def _findings(self) -> Findings:
+        """What is wrong with each service of the agent."""
+        found = {
+            "status": [],
+            "outbox": health.of_outbox(self._outbox, self.unopened),
+            "link": health.of_link(self.link, self._config.broker.url),
+            "supervisor": health.of_plugins(self._supervisor),
+            "commands": [],
+            "housekeeping": health.of_housekeeping(self.housekeeper, self._outbox),
+            "metrics": health.of_metrics(self.scrapes),
+            "settings": health.of_settings(self.reloader),
+        }
         if self.unopened is not None:
-            return [("critical", f"Nothing can be stored, and no plugin runs: {self.unopened}.")]
-        found: list[tuple[str, str]] = []
-        trouble = self._outbox.trouble
-        if trouble is not None:
-            lost = f" {trouble.refused} events were not taken." if trouble.refused else ""
-            since = format_time(trouble.since)
-            found.append(
-                ("critical", f"Nothing can be stored since {since}: {trouble.reason}.{lost}")
-            )
-        aside = sorted(self._database.path.parent.glob("agent.db.damaged-*[0-9]"))
-        if aside:
-            text = f"The database was damaged and salvaged; the damaged one is {aside[-1]}"
-            advice = "check the disk, and delete that file when nobody needs it"
-            found.append(("warning", f"{text}: {advice}."))
+            for name in ("supervisor", "commands", "housekeeping"):
+                found[name] = [WAITS]
         return found
+
+    def _problems(self, findings: Findings) -> list[Problem]:
+        """All that a person should know of, the worst first."""
+        found = [each for problems in findings.values() for each in problems if each is not WAITS]
+        found += health.of_damage(self._database.path)
+        if count := self._outbox.refused_acknowledgements:
+            text = f"{count} impossible acknowledgements were refused."
+            found.append(Problem("warning", text))
+        if not self._clock.stamp().synced:
+            found.append(Problem("warning", "The clock is not synchronised; events say so."))
+        return sorted(found, key=lambda problem: LEVELS.index(problem.level))
 
     # -- GET /v1/plugins, /v1/outbox ---------------------------------------------------------
 
@@ -247,11 +251,25 @@ class Reporter:
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         return self._history.follow(event_type=event_type, stream=stream)
 
-    @_readable_or_unavailable
     async def metrics(self) -> str:
-        return await prometheus(
-            self._outbox, self._supervisor, self.sender, self.traffic, online=self._online()
-        )
+        """What cannot be read at the moment is left out: `nexus_service_ok` says that it is so."""
+        now, findings = self._clock.stamp(), self._findings()
+        samples = [
+            *metrics.of_agent(
+                __version__,
+                (now.mono - self._started.mono) / 1e9,
+                ready=self._outbox.is_open and not self.stopping,
+                synced=now.synced,
+            ),
+            *metrics.of_link(self.link, self.sender, self.traffic),
+            *metrics.of_plugins(self._supervisor),
+            *metrics.of_process(self._lag),
+            *await metrics.of_storage(self._outbox),
+            *metrics.of_health(findings, self._problems(findings)),
+        ]
+        with suppress(StoreError):
+            samples += await metrics.of_streams(self._outbox, now.wall)
+        return metrics.render(samples)
 
 
 def _plugin(item: Supervised) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from nexus_docs import asyncapi, configuration, figures, plot, proofs, rest, snapshot
+from nexus_docs import asyncapi, configuration, figures, metrics, plot, proofs, rest, snapshot
 
 DOCS: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = DOCS / "reference"
@@ -17,7 +17,7 @@ def pages() -> dict[Path, str]:
     """Every such file with the text that fits the code; what people wrote in it stays."""
     openapi = rest.document()
     protocol = REFERENCE / "asyncapi.yaml"
-    settings = REFERENCE / "configuration.md"
+    settings, measures = REFERENCE / "configuration.md", REFERENCE / "metrics.md"
     run, measured = snapshot.newest(), DOCS / "figures.md"
     proven = DOCS / "proofs.md"
     return {
@@ -25,6 +25,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "rest.md": rest.as_page(openapi),
         protocol: asyncapi.with_schemas(protocol.read_text("utf-8")),
         settings: _fill(settings.read_text("utf-8"), configuration.tables()),
+        measures: _fill(measures.read_text("utf-8"), {"metrics": metrics.table()}),
         measured: _fill(measured.read_text("utf-8"), figures.parts(run)),
         proven: _fill(proven.read_text("utf-8"), proofs.parts(proofs.runs())),
         snapshot.FOLDER / "side-by-side.svg": plot.draw(run),

@@ -101,7 +101,7 @@ def main() -> None:
     _break(order.broken)
     logs.configure(config.log)
     load = PluginSection("load", Load, LoadSettings(folder=order.folder, seed=order.seed))
-    sys.exit(_live(config, [load]))
+    sys.exit(_live(config, [load], order.folder / "agent.toml"))
 
 
 def _make_quick() -> None:

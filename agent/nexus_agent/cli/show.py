@@ -147,6 +147,7 @@ def status(document: Document, screen: Screen) -> list[str]:
     lines += _named("Broker", _broker(document["broker"], screen))
     lines += _named("Outbox", [_waiting(document["outbox"], screen)])
     lines += _named("Plugins", _plugin_states(document["plugins"], screen))
+    lines += _named("Unwell", _unwell(document.get("services", []), screen))
     return lines
 
 
@@ -185,6 +186,15 @@ def _plugin_states(plugins: dict[str, str], screen: Screen) -> list[str]:
     return [
         f"{screen.mark(PLUGIN.get(state, DOUBT))} {printable(name):<{width}}  {printable(state)}"
         for name, state in sorted(plugins.items())
+    ]
+
+
+def _unwell(services: Sequence[Document], screen: Screen) -> list[str]:
+    """The agent's services that do not do their work, and for how long; the health says why."""
+    return [
+        f"{screen.mark(DOUBT)} {printable(service['name'])} for {screen.age(service['since'])}"
+        for service in services
+        if not service["ok"]
     ]
 
 

@@ -69,7 +69,8 @@ class Commander:
         self._journal = entries
         self._runner = runner
         self._clock = clock
-        self._allow = allow
+        self.allow = allow
+        """Classes of commands that this box does."""
         self._arrived: asyncio.Queue[bytes] = asyncio.Queue(QUEUE_LENGTH)
 
     def receive(self, payload: bytes) -> None:
@@ -137,7 +138,7 @@ class Commander:
         spec = self._runner.find(command.name)
         if spec is None:
             raise RefusedError(f"this box has no command {command.name!r}")
-        if spec.safety not in self._allow:
+        if spec.safety not in self.allow:
             raise RefusedError(
                 f"{command.name} is of class {str(spec.safety)!r}, which this box does not allow"
             )

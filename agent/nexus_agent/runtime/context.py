@@ -49,6 +49,7 @@ class Counters:
     """What one plugin did so far, over all of its restarts."""
 
     events: int = 0
+    errors: int = 0
     report: str = ""
 
 
@@ -130,11 +131,11 @@ class VehicleNames:
 
     def __init__(self, key: bytes, *, show_vin: bool) -> None:
         self._key = key
-        self._show_vin = show_vin
+        self.show_vin = show_vin
 
     def __call__(self, vin: str) -> dict[str, str]:
         digest = hmac.new(self._key, vin.encode(), hashlib.sha256).hexdigest()
         names = {"vehicle_ref": f"v-{digest[:20]}"}
-        if self._show_vin:
+        if self.show_vin:
             names["vin"] = vin
         return names

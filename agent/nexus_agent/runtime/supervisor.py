@@ -41,6 +41,8 @@ BUDGET_WINDOW_S: Final = 600.0
 """More than BUDGET restarts within this window mean quarantine."""
 QUARANTINE_S: Final = 900.0
 TRACEBACK_CHARACTERS: Final = 2000
+HAND_OVER_S: Final = 5.0
+"""A plugin whose settings changed has this long to end before its state says that it does not."""
 
 
 class PluginState(enum.StrEnum):
@@ -99,14 +101,73 @@ class Supervisor:
         self._services = services
         self._clock = clock
         self._changed = changed
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
 
     async def run(self) -> None:
         """Run every enabled plugin until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             for item in self.plugins.values():
                 item.since = self._clock.stamp().wall
                 if item.plugin is not None:
-                    group.create_task(self._supervise(item), name=f"supervise:{item.name}")
+                    self._start(group, item)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None
+
+    def become(self, wanted: list[Supervised]) -> list[str]:
+        """Have these plugins from now on, and no others; the names of those that change.
+
+        A plugin whose class and settings stay goes on undisturbed. One that changes ends its run
+        first, however long that takes; its counts go on.
+        """
+        names = {item.name for item in wanted}
+        gone = [Supervised(name, None, None) for name in self.plugins if name not in names]
+        changed = [item for item in (*wanted, *gone) if self._differs(item)]
+        for item in changed:
+            if (old := self.plugins.get(item.name)) is not None:
+                item.counters, item.restarts = old.counters, old.restarts
+            item.since = self._clock.stamp().wall
+            if item.plugin is not None:
+                item.state = PluginState.STARTING
+            self.plugins[item.name] = item
+            if self._group is not None:
+                if (task := self._tasks.get(item.name)) is not None:
+                    task.cancel()
+                self._start(self._group, item)
+        for item in gone:
+            del self.plugins[item.name]
+        return sorted(item.name for item in changed)
+
+    def _differs(self, item: Supervised) -> bool:
+        old = self.plugins.get(item.name)
+        return old is None or (old.plugin, old.settings) != (item.plugin, item.settings)
+
+    def _start(self, group: asyncio.TaskGroup, item: Supervised) -> None:
+        self._tasks[item.name] = group.create_task(
+            self._take_turn(item), name=f"supervise:{item.name}"
+        )
+
+    async def _take_turn(self, item: Supervised) -> None:
+        """Supervise *item* once the run before it, with other settings, has ended."""
+        turn = self._turns.setdefault(item.name, asyncio.Lock())
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                await turn.acquire()
+        except TimeoutError:
+            reason = "its run with the former settings does not end; only a restart ends it"
+            await self._enter(item, PluginState.BACKOFF, reason)
+            await turn.acquire()
+        try:
+            if item.plugin is None:
+                await self._enter(item, PluginState.DISABLED, "the settings do not ask for it")
+            else:
+                await self._supervise(item)
+        finally:
+            turn.release()
 
     async def _supervise(self, item: Supervised) -> None:
         loop = asyncio.get_running_loop()
@@ -116,6 +177,8 @@ class Supervisor:
             await self._enter(item, PluginState.STARTING, "")
             started = loop.time()
             error = await self._run_once(item)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                return  # whatever it said to its cancellation
             if error is None:
                 await self._enter(item, PluginState.STOPPED, "its work is done")
                 return
@@ -146,6 +209,7 @@ class Supervisor:
             await self._enter(item, PluginState.RUNNING, "")
             await item.instance.run()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin boundary
+            item.counters.errors += 1
             item.last_error = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
             log.warning("plugin_failed", plugin=item.name, error=_words(error))
             return error

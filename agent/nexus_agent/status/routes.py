@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -26,12 +26,18 @@ Answer = Reply | Lines
 Route = Callable[[Source, Query], Awaitable[Answer]]
 
 
-async def answer(source: Source, request: Request) -> Answer:
-    """Answer a request. Raises what *source* raises, and QueryError for wrong parameters."""
+async def answer(
+    source: Source, request: Request, routes: Mapping[str, Route] | None = None
+) -> Answer:
+    """Answer a request for one of *routes*, of all of them if None.
+
+    Raises what *source* raises, and QueryError for wrong parameters.
+    """
+    known = ROUTES if routes is None else routes
     path, query = _split(request.target)
-    route = _ROUTES.get(path)
+    route = known.get(path)
     if route is None:
-        return failure(404, f"there is nothing at {path!r}; known: {', '.join(_ROUTES)}")
+        return failure(404, f"there is nothing at {path!r}; known: {', '.join(known)}")
     if request.method not in {"GET", "HEAD"}:
         reply = failure(405, f"{request.method} is not possible here: {path} can only be read")
         return Reply(reply.status, reply.body, headers=(("Allow", "GET, HEAD"),))
@@ -104,13 +110,15 @@ async def _events(source: Source, query: Query) -> Answer:
     )
 
 
-_ROUTES: Final[dict[str, Route]] = {
+ROUTES: Final[dict[str, Route]] = {
     "/v1/status": _status,
     "/v1/plugins": _plugins,
     "/v1/outbox": _outbox,
     "/v1/events": _events,
     "/metrics": _metrics,
 }
+METRICS_ONLY: Final[dict[str, Route]] = {"/metrics": _metrics}
+"""What may be asked where nobody is known."""
 
 
 def _event_type(query: Query) -> str | None:

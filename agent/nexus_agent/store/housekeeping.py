@@ -61,8 +61,10 @@ class Housekeeper:
         self._outbox = outbox
         self._database = database
         self._clock = clock
-        self._keep = keep
-        self._lifetime = lifetime
+        self.keep = keep
+        self.lifetime = lifetime
+        self.trouble: str | None = None
+        """Why the last round failed; None where it did not."""
         self._resealed = dict.fromkeys(Stream, 0)
 
     async def run(self) -> None:
@@ -90,7 +92,10 @@ class Housekeeper:
                     due.remember = now + REMEMBER_S
                     await self._outbox.remember()
             except (StoreError, EmitError) as error:
+                self.trouble = str(error)
                 log.warning("not_now", error=str(error))
+            else:
+                self.trouble = None
 
     async def tidy(self) -> None:
         """One round of everything that frees or saves space. Raises StoreError."""
@@ -113,7 +118,7 @@ class Housekeeper:
         Only a synchronised clock may say so, of times that a synchronised clock has stamped; what
         stands before such a segment is older still, whatever its own times say.
         """
-        hours, now = self._lifetime.of(stream), self._clock.stamp()
+        hours, now = self.lifetime.of(stream), self._clock.stamp()
         if not hours or not now.synced:
             return
         horizon = _before(now.wall, hours)
@@ -134,12 +139,12 @@ class Housekeeper:
     async def _trim(self) -> None:
         """Forget delivered segments beyond what the history may keep, the oldest first."""
         now = self._clock.stamp()
-        horizon = _before(now.wall, self._keep.hours)
-        share = int(self._keep.megabytes * MEGABYTE / len(Stream))
+        horizon = _before(now.wall, self.keep.hours)
+        share = int(self.keep.megabytes * MEGABYTE / len(Stream))
         for stream in Stream:
             released = self._outbox.released(stream)
             through = 0
-            if now.synced or not self._keep.hours:
+            if now.synced or not self.keep.hours:
                 through = await self._expired(stream, (0, released), horizon) or 0
             if rows := await self._database.read(segments.BEYOND[stream], (released, share)):
                 through = max(through, rows[0][0])

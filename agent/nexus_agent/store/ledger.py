@@ -19,6 +19,8 @@ DAMAGED: Final = "damaged on the disk"
 GONE: Final = "no longer in the box's history"
 VANISHED: Final = "lost with the database"
 
+CAUSES: Final = (QUOTA, TOO_OLD, DAMAGED, GONE, VANISHED)
+
 KEPT: Final = 1000
 """Told losses that stay for people at the box."""
 
@@ -156,3 +158,6 @@ NEWEST: Final = f"SELECT {_COLUMNS}, reported FROM loss ORDER BY id DESC LIMIT ?
 def shown(row: tuple[Any, ...]) -> tuple[Entry, bool]:
     """A row of `NEWEST`: the loss, and whether an event tells of it."""
     return _entry(row[:8]), row[8] is not None
+
+
+BY_CAUSE: Final = "SELECT cause, sum(last - first + 1) FROM loss GROUP BY cause"

@@ -257,6 +257,10 @@ class Outbox:
         for listener in self._epoch_listeners:
             listener()
 
+    def be_patient(self, deadline_s: float) -> None:
+        """From now on a failing commit is tried again for so many seconds."""
+        self._sealer.deadline_s = deadline_s
+
     def close(self) -> None:
         """Take nothing more; `run` ends once what was taken is committed."""
         self._sealer.close()
@@ -486,6 +490,10 @@ class Outbox:
     async def losses(self, limit: int) -> list[tuple[ledger.Entry, bool]]:
         """The newest losses, and whether an event tells the console of each."""
         return [ledger.shown(row) for row in await self._database.read(ledger.NEWEST, (limit,))]
+
+    async def lost_events(self) -> dict[str, int]:
+        """How many events the loss ledger has by cause, of every cause that there is."""
+        return dict.fromkeys(ledger.CAUSES, 0) | dict(await self._database.read(ledger.BY_CAUSE))
 
     async def oldest(self) -> int | None:
         """Wall time (ns) of the oldest event that waits; None where none does."""

@@ -63,7 +63,7 @@ class Sealer:
         self.refused_events = 0
         self._database = database
         self._clock = clock
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._closing = False
         self._late: list[_Late] = []
         self._retry_at = 0.0
@@ -100,7 +100,7 @@ class Sealer:
         """What is to be committed now, the most urgent stream first, each stream in its order."""
         now = asyncio.get_running_loop().time()
         fresh = [
-            _Late(batch, now + self._deadline_s)
+            _Late(batch, now + self.deadline_s)
             for batch in self.buffer.take(everything=self._closing)
         ]
         if not fresh and self._late and now < self._retry_at and not self._closing:

@@ -81,6 +81,8 @@ class Link:
         self.since = clock.stamp().wall
         self.error = ""
         self.attempt = 0
+        self.connects = 0
+        self.disconnects = 0
         self.opening = False
         """Whether a thread is connecting, which cannot be interrupted."""
 
@@ -203,6 +205,8 @@ class Link:
     def _enter(self, state: LinkState, error: str) -> None:
         if state is not self.state:
             self.since = self._clock.stamp().wall
+            self.connects += state is LinkState.CONNECTED
+            self.disconnects += self.state is LinkState.CONNECTED
         self.state, self.error = state, error
 
 

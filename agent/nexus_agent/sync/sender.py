@@ -125,6 +125,10 @@ class Sender:
         for lane in self._lanes.values():
             lane.recalled |= lane.overdue(self._back, now)
 
+    def wake(self) -> None:
+        """The link policy has changed: what was held may go, or may not any more."""
+        self._wake.set()
+
     async def run(self, publisher: Publisher, session: str) -> None:
         """Send over *session* until cancelled. Raises what the publisher raises.
 

@@ -80,6 +80,8 @@ class Traffic:
         self._unwritten: set[tuple[str, Stream]] = set()
         self.total: dict[Stream, int] = dict.fromkeys(Stream, 0)
         """Bytes since the start."""
+        self.messages: dict[Stream, int] = dict.fromkeys(Stream, 0)
+        """And the messages that they were."""
         self.rate = Rate(clock, bucket_s=5.0, buckets=60)
 
     async def open(self) -> None:
@@ -93,6 +95,7 @@ class Traffic:
         self._days[key] = self._days.get(key, 0) + size
         self._unwritten.add(key)
         self.total[stream] += size
+        self.messages[stream] += 1
         self.rate.add(size)
 
     def _today(self) -> str:

@@ -7,6 +7,8 @@ import os
 import threading
 from pathlib import Path
 
+from pydantic import model_validator
+
 from nexus_agent.plugin import FatalError, Plugin, Settings, Stream
 
 HANDED_OVER = 2500
@@ -118,6 +120,27 @@ class Load(_TestPlugin):
             number += 1
             await self.context.emit("load.number", [os.getpid(), lane, number], stream=stream)
             os.write(notes, b"%d %d %d\n" % (os.getpid(), lane, number))
+
+
+class FussySettings(Settings):
+    """Its own check breaks."""
+
+    @model_validator(mode="after")
+    def _check(self) -> FussySettings:
+        raise ZeroDivisionError("a bug\nin a validator")
+
+
+class Fussy(Plugin[FussySettings]):
+    """Cannot even check its settings."""
+
+    name = "fussy"
+    version = "1"
+    description = "For tests."
+    author = "tests"
+    settings_model = FussySettings
+
+    async def run(self) -> None:
+        return
 
 
 class Nameless(Plugin[Settings]):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from nexus_agent import bus, clock
 from nexus_agent.bus import Bus
@@ -23,6 +24,7 @@ from nexus_agent.runtime.context import Services, VehicleNames
 from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
 from nexus_agent.status.history import SCAN_SEGMENTS
 from nexus_agent.status.source import QueryError
+from nexus_agent.store import ledger
 from nexus_agent.store.database import Database
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.segments import row_id
@@ -346,15 +348,68 @@ async def test_the_outbox_shows_what_is_acknowledged(box: Box) -> None:
     assert (alert["next"], alert["pending_bytes"], alert["oldest"]) == (1, 0, None)
 
 
-async def test_the_metrics_are_in_prometheus_text_format(box: Box) -> None:
+async def scraped(box: Box) -> dict[str, float]:
+    """The metrics as Prometheus reads them, by name and the values of their labels."""
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(await box.reporter.metrics())
+        for sample in family.samples
+    }
+
+
+async def test_the_metrics_tell_what_waits_and_what_is_lost(box: Box) -> None:
     await box.emit(Stream.EVENT, 2)
-    text = await box.reporter.metrics()
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert values['nexus_outbox_pending_events{stream="event"}'] == "2"
-    assert values["nexus_online"] == "0"
-    assert text.endswith("\n")
-    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(families) == len(set(families))
+    entry = ledger.Entry(Stream.LOG, 1, 3, 7, None, None, ledger.QUOTA)
+    await box.database.run(lambda c: ledger.write(c, entry))
+    found = await scraped(box)
+    assert found["nexus_outbox_pending_events event"] == 2
+    assert found["nexus_outbox_pending_segments event"] == 1
+    assert 0 <= found["nexus_outbox_oldest_age_seconds event"] < 60
+    assert found["nexus_outbox_oldest_age_seconds alert"] == 0
+    assert found["nexus_outbox_lost_events disk quota"] == 5
+    assert found["nexus_outbox_lost_events damaged on the disk"] == 0
+    assert found["nexus_outbox_used_bytes"] <= found["nexus_outbox_quota_bytes"]
+    assert (found["nexus_ready"], found["nexus_online"]) == (1, 0)
+    assert found["nexus_clock_synchronised"] == 1
+
+
+async def test_the_metrics_tell_how_the_plugins_and_the_services_are(box: Box) -> None:
+    lamp = box.items[0]
+    lamp.state, lamp.reason, lamp.restarts = PluginState.FAILED, "no bulb", 3
+    lamp.counters.events, lamp.counters.errors = 7, 4
+    found = await scraped(box)
+    states = {state: found[f"nexus_plugin_state lamp {state}"] for state in PluginState}
+    assert states == dict.fromkeys(PluginState, 0.0) | {PluginState.FAILED: 1.0}
+    counts = [found[f"nexus_plugin_{what}_total lamp"] for what in ("restarts", "events", "errors")]
+    assert counts == [3, 7, 4]
+    assert found["nexus_health_problems critical"] == 1
+    assert (found["nexus_service_ok supervisor"], found["nexus_service_ok outbox"]) == (0, 1)
+
+
+async def test_metrics_go_on_where_the_database_cannot_be_read(box: Box) -> None:
+    await box.database.shut()
+    box.reporter.unopened = "the disk is full"
+    found = await scraped(box)
+    assert "nexus_outbox_pending_events event" not in found
+    assert found["nexus_outbox_quota_bytes"] > 0
+    assert found["nexus_service_ok outbox"] == 0
+    await box.database.open()
+
+
+async def test_every_service_is_well_or_says_why_not(box: Box) -> None:
+    well = {s["name"]: (s["ok"], s["reason"]) for s in (await box.reporter.status())["services"]}
+    names = "status outbox link supervisor commands housekeeping metrics settings"
+    assert well == dict.fromkeys(names.split(), (True, None))
+
+    box.reporter.unopened = "the disk is full"
+    status = await box.reporter.status()
+    ill = {s["name"]: s["reason"] for s in status["services"] if not s["ok"]}
+    waits = dict.fromkeys(
+        ("supervisor", "commands", "housekeeping"), "Waits until the database can be opened."
+    )
+    why = "Nothing can be stored, and no plugin runs: the disk is full."
+    assert ill == {"outbox": why, **waits}
+    assert status["health"] == [{"level": "critical", "text": why}], "said once"
 
 
 async def watched(box: Box, **section: object) -> Traffic:
@@ -383,11 +438,13 @@ async def test_the_outbox_says_what_is_held_and_what_was_sent(box: Box) -> None:
 async def test_the_metrics_count_what_was_sent_and_held(box: Box) -> None:
     traffic = await watched(box, metered=True)
     traffic.count(Stream.ALERT, 300)
-    text = await box.reporter.metrics()
-    assert 'nexus_link_bytes_total{stream="alert"} 300\n' in text
-    assert 'nexus_outbox_held{stream="alert"} 0\n' in text
-    assert 'nexus_outbox_held{stream="log"} 1\n' in text
-    assert "nexus_outbox_retransmissions_total 0\n" in text
+    traffic.count(Stream.ALERT, 200)
+    found = await scraped(box)
+    assert found["nexus_link_bytes_total alert"] == 500
+    assert found["nexus_link_publishes_total alert"] == 2
+    assert found["nexus_outbox_held alert"] == 0
+    assert found["nexus_outbox_held log"] == 1
+    assert found["nexus_outbox_retransmissions_total"] == 0
 
 
 async def test_the_birth_document_says_where_numbering_stands(box: Box) -> None:

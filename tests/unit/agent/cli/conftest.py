@@ -39,6 +39,10 @@ class Agent:
                 {"level": "critical", "text": "The broker refuses this box."},
                 {"level": "warning", "text": "The clock is not synchronised."},
             ],
+            "services": [
+                {"name": "outbox", "ok": True, "reason": None, "since": ago(hours=9)},
+                {"name": "link", "ok": False, "reason": "Refused.", "since": ago(hours=2)},
+            ],
             "broker": {
                 "state": "waiting",
                 "url": "mqtts://fleet.example:8883",

@@ -34,6 +34,7 @@ async def test_status_says_the_worst_first(run: Run) -> None:
         "Outbox   … 1,204 events wait (56 kB), the oldest for 2 h 5 min",
         "Plugins  ✓ host  running",
         "         ! obd   backoff",
+        "Unwell   ! link for 2 h",
     ]
 
 
@@ -41,6 +42,7 @@ async def test_status_of_a_box_with_nothing_to_say(run: Run, agent: Agent) -> No
     agent.status_document |= {
         "state": "online",
         "health": [],
+        "services": [],
         "broker": {
             "state": "connected",
             "url": "mqtts://b:8883",

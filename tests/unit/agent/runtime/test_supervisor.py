@@ -261,3 +261,107 @@ def test_another_key_names_a_vehicle_otherwise_and_the_vin_shows_where_allowed()
         names["vehicle_ref"]
         != VehicleNames(b"k" * 32, show_vin=True)("1HGCM82633A004352")["vehicle_ref"]
     )
+
+
+# -- other settings ------------------------------------------------------------------------------
+
+
+class Tuned(Settings):
+    speed: int = 1
+
+
+class Motor(Plugin[Tuned]):
+    name = "motor"
+    version = "1"
+    description = "Turns at a speed; says so when it starts and when it ends."
+    author = "tests"
+    settings_model = Tuned
+    last_words: ClassVar[BaseException | None] = None
+    holds_on: ClassVar[asyncio.Event | None] = None
+
+    async def run(self) -> None:
+        speed = self.context.settings.speed
+        await self.context.emit("motor.on", speed)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if self.holds_on is not None:
+                await self.holds_on.wait()
+            await self.context.emit("motor.off", speed)
+            if self.last_words is not None:
+                raise self.last_words
+
+
+def motor(speed: int) -> Supervised:
+    return Supervised("motor", Motor, Tuned(speed=speed))
+
+
+def good() -> Supervised:
+    return Supervised("good", Good, Settings())
+
+
+def turns(stage: Stage) -> list[tuple[str, int]]:
+    return [(kind, data) for source, kind, data in stage.sink.events if source == "motor"]
+
+
+async def test_a_plugin_with_other_settings_ends_before_it_begins_and_its_neighbour_stays() -> None:
+    async with supervised(Good) as stage:
+        assert stage.supervisor.become([good(), motor(1)]) == ["motor"]
+        await stage.until(lambda: stage.state("motor") is PluginState.RUNNING)
+        instance = stage.supervisor.plugins["good"].instance
+
+        assert stage.supervisor.become([good(), motor(1)]) == []
+        assert stage.supervisor.become([good(), motor(2)]) == ["motor"]
+        await stage.until(lambda: ("motor.on", 2) in turns(stage))
+
+        assert turns(stage) == [("motor.on", 1), ("motor.off", 1), ("motor.on", 2)]
+        assert stage.supervisor.plugins["good"].instance is instance
+        assert stage.supervisor.plugins["motor"].counters.events == 3, "it counts on"
+
+
+async def test_a_plugin_is_switched_off_on_and_taken_away() -> None:
+    async with supervised(Good) as stage:
+        await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
+        stage.supervisor.become([motor(1)])
+        assert list(stage.supervisor.plugins) == ["motor"]
+        await stage.until(lambda: ("good", PluginState.DISABLED) in stage.states)
+        await stage.until(lambda: turns(stage))
+        stage.supervisor.become([Supervised("motor", None, None)])
+        await stage.until(lambda: ("motor", PluginState.DISABLED) in stage.states)
+        assert turns(stage)[-1] == ("motor.off", 1)
+        stage.supervisor.become([motor(3)])
+        await stage.until(lambda: turns(stage)[-1] == ("motor.on", 3))
+
+
+@pytest.mark.parametrize("error", [RetryError("no"), ValueError("a bug"), FatalError("never")])
+async def test_what_a_plugin_says_to_its_end_brings_it_not_back(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(Motor, "last_words", error)
+    async with supervised() as stage:
+        stage.supervisor.become([motor(1)])
+        await stage.until(lambda: turns(stage))
+        stage.supervisor.become([motor(2)])
+        await stage.until(lambda: ("motor.on", 2) in turns(stage))
+        stage.supervisor.become([Supervised("motor", None, None)])
+        await stage.until(lambda: ("motor", PluginState.DISABLED) in stage.states)
+        assert turns(stage)[2:] == [("motor.on", 2), ("motor.off", 2)]
+
+
+async def test_two_runs_of_a_plugin_never_overlap_however_often_its_settings_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "HAND_OVER_S", 0.01)
+    let_go = asyncio.Event()
+    monkeypatch.setattr(Motor, "holds_on", let_go)
+    async with supervised() as stage:
+        stage.supervisor.become([motor(1)])
+        await stage.until(lambda: turns(stage))
+        for speed in (2, 3, 4):
+            stage.supervisor.become([motor(speed)])
+            await stage.until(lambda: stage.state("motor") is PluginState.BACKOFF)
+        assert "does not end" in stage.supervisor.plugins["motor"].reason
+        assert turns(stage) == [("motor.on", 1)]
+        let_go.set()
+        await stage.until(lambda: len(turns(stage)) == 3)
+        assert turns(stage) == [("motor.on", 1), ("motor.off", 1), ("motor.on", 4)]
