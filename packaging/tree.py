@@ -72,8 +72,8 @@ def fetch_wheels(lock: Path, into: Path) -> Path:
 def build_environment(into: Path, lock: Path, wheels: Path, wheel: Path, home: str) -> None:
     """A virtual environment at *into* that runs at *home* on the system's Python.
 
-    It has what *lock* names, taken from *wheels*, and *wheel*; no pip, tests or caches. Its
-    bytecode is never checked against its sources, so that nothing that runs ever writes here.
+    It has what *lock* names, taken from *wheels*, and *wheel*; no pip, tests, caches or symbols for
+    debuggers. Its bytecode is never checked against its sources, so that nothing that runs ever writes here.
     """
     site = into / "lib" / f"python{MINOR}" / "site-packages"
     offline = ("install", "--no-index", "--no-deps", "--no-compile", "--target", site)
@@ -81,6 +81,7 @@ def build_environment(into: Path, lock: Path, wheels: Path, wheel: Path, home: s
     pip(*offline, wheel)
     for path in list(_useless(site)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _run("strip", "--strip-debug", *map(str, sorted(site.rglob("*.so"))))
     (into / "bin").mkdir()
     (into / "bin" / "python").symlink_to(f"/usr/bin/python{MINOR}")
     (into / "pyvenv.cfg").write_text(
@@ -96,7 +97,7 @@ def pip(*arguments: str | Path) -> None:
 
 
 def settle(tree: Path) -> None:
-    """Give every path in *tree* the one time and, whatever the umask was, one of four modes."""
+    """Give every path in *tree* one time and, whatever the umask was, one of four modes."""
     when = epoch()
     for path in [tree, *tree.rglob("*")]:
         if not path.is_symlink():
