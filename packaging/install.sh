@@ -37,8 +37,8 @@ install_version() {
   rm -rf "$new" "$new.new" "$home/pip"
   mkdir -p "$new.new/bin"
   "$python" -m venv "$home/pip"
-  "$home/pip/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
-    --no-compile --require-hashes --find-links "$bundle/wheels" -r "$bundle/requirements.txt" \
+  "$home/pip/bin/python" -m pip install --isolated --quiet --disable-pip-version-check \
+    --no-index --no-deps --no-compile --require-hashes --find-links "$bundle/wheels" -r "$bundle/requirements.txt" \
     --target "$new.new/$site"
   rm -rf "$home/pip" "$new.new/$site/bin"
   ln -s "$python" "$new.new/bin/python"
@@ -105,9 +105,9 @@ install_or_upgrade() {
 uninstall() {
   [ "$(id -u)" = 0 ] || fail "run it as root"
   if booted; then systemctl stop "$trial_timer" "$agent" "$clock" || true; fi
-  systemctl disable --quiet "$trial_timer" "$agent" "$clock" || true
+  systemctl disable --quiet "$trial_timer" "$agent" "$clock" 2>/dev/null || true
   laid_out | while read -r file; do rm -f "$root/$file"; done
-  rm -rf "$home" "$upgrade/trial" "$root/usr/share/nexus-agent"
+  rm -rf "$home" "$upgrade/trial" "$root/usr/share/nexus-agent" "$root/usr/share/doc/nexus-core-agent"
   if booted; then systemctl daemon-reload; fi
   if [ "${1:-}" = --purge ]; then
     rm -rf "$root/var/lib/nexus" "$upgrade" "$root/etc/nexus"
