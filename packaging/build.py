@@ -22,17 +22,17 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=ROOT / "build", help="default: build")
     options = parser.parse_args()
     if options.what == "release":
-        return build_release(options.version, options.into)
+        print(build_release(options.version, options.into, level=options.level))
+        return
     folder = options.into / options.what
     folder.mkdir(parents=True, exist_ok=True)
     wheel = build_wheel(options.version, folder)
     if options.what == "bundle":
         print(build_bundle(options.version, wheel, folder))
-        return None
+        return
     for kind, product in PRODUCTS.items():
         if options.only in {None, kind}:
             print(build_deb(product, options.version, wheel, folder, level=options.level))
-    return None
 
 
 def project_version() -> str:

@@ -32,22 +32,22 @@ check_machine() {
 # Build versions/$version beside and put it in place whole. pip runs in a Python of its own and
 # takes only wheels with the hashes that the bundle lists.
 install_version() {
-  new=$home/versions/$version
+  place=$home/versions/$version
   site=lib/python$minor/site-packages
-  rm -rf "$new" "$new.new" "$home/pip"
-  mkdir -p "$new.new/bin"
+  rm -rf "$place" "$place.new" "$home/pip"
+  mkdir -p "$place.new/bin"
   "$python" -m venv "$home/pip"
   "$home/pip/bin/python" -m pip install --isolated --quiet --disable-pip-version-check \
-    --no-index --no-deps --no-compile --require-hashes --find-links "$bundle/wheels" -r "$bundle/requirements.txt" \
-    --target "$new.new/$site"
-  rm -rf "$home/pip" "$new.new/$site/bin"
-  ln -s "$python" "$new.new/bin/python"
+    --no-index --no-deps --no-compile --require-hashes --find-links "$bundle/wheels" \
+    -r "$bundle/requirements.txt" --target "$place.new/$site"
+  rm -rf "$home/pip" "$place.new/$site/bin"
+  ln -s "$python" "$place.new/bin/python"
   printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$minor" \
-    >"$new.new/pyvenv.cfg"
-  "$python" -m compileall -q -s "$new.new" -p "$new" --invalidation-mode unchecked-hash \
-    "$new.new/$site"
-  chmod -R go=rX "$new.new"
-  mv "$new.new" "$new"
+    >"$place.new/pyvenv.cfg"
+  "$python" -m compileall -q -s "$place.new" -p "$place" --invalidation-mode unchecked-hash \
+    "$place.new/$site"
+  chmod -R go=rX "$place.new"
+  mv "$place.new" "$place"
 }
 
 install_files() {

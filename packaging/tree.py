@@ -13,6 +13,8 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 MINOR: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The minor version that everything is built for: C extensions fit no other."""
+ALONE: Final = f"include-system-site-packages = false\nversion = {MINOR}\n"
+"""What pyvenv.cfg says of a Python that sees only its own packages."""
 PACKAGES: Final = (
     "agent/nexus_agent",
     "plugins/nexus_plugins",
@@ -54,7 +56,7 @@ def build_wheel(version: str, build: Path) -> Path:
         f'{before}\nversion = "{version}"{rest.partition(chr(34))[2]}', "utf-8"
     )
     command = ["-m", "hatchling", "build", "--target", "wheel", "--directory", str(out)]
-    _run(sys.executable, *command, cwd=sources)
+    run(sys.executable, *command, cwd=sources)
     [wheel] = out.glob("*.whl")
     return wheel
 
@@ -73,7 +75,8 @@ def build_environment(into: Path, lock: Path, wheels: Path, wheel: Path, home: s
     """A virtual environment at *into* that runs at *home* on the system's Python.
 
     It has what *lock* names, taken from *wheels*, and *wheel*; no pip, tests, caches or symbols for
-    debuggers. Its bytecode is never checked against its sources, so that nothing that runs ever writes here.
+    debuggers. Its bytecode is never checked against its sources, so that nothing that runs ever
+    writes here.
     """
     site = into / "lib" / f"python{MINOR}" / "site-packages"
     offline = ("install", "--no-index", "--no-deps", "--no-compile", "--target", site)
@@ -81,19 +84,23 @@ def build_environment(into: Path, lock: Path, wheels: Path, wheel: Path, home: s
     pip(*offline, wheel)
     for path in list(_useless(site)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    _run("strip", "--strip-debug", *map(str, sorted(site.rglob("*.so"))))
+    run("strip", "--strip-debug", *map(str, sorted(site.rglob("*.so"))))
     (into / "bin").mkdir()
     (into / "bin" / "python").symlink_to(f"/usr/bin/python{MINOR}")
-    (into / "pyvenv.cfg").write_text(
-        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {MINOR}\n", "utf-8"
-    )
+    (into / "pyvenv.cfg").write_text(f"home = /usr/bin\n{ALONE}", "utf-8")
     compile_to = ["-s", str(into), "-p", home, "--invalidation-mode", "unchecked-hash"]
-    _run(sys.executable, "-m", "compileall", "-q", *compile_to, str(site))
+    run(sys.executable, "-m", "compileall", "-q", *compile_to, str(site))
 
 
 def pip(*arguments: str | Path) -> None:
     quiet = ("--quiet", "--quiet", "--disable-pip-version-check", "--no-input")
-    _run(sys.executable, "-m", "pip", *map(str, arguments), *quiet)
+    run(sys.executable, "-m", "pip", *map(str, arguments), *quiet)
+
+
+def run(*command: str, cwd: Path | None = None) -> None:
+    """Run a tool that takes its time, and the order of its sets, from its environment."""
+    fixed = {"SOURCE_DATE_EPOCH": str(epoch()), "PYTHONHASHSEED": "0"}
+    subprocess.run(command, cwd=cwd, check=True, env={**os.environ, **fixed})
 
 
 def settle(tree: Path) -> None:
@@ -110,16 +117,10 @@ def settle(tree: Path) -> None:
 def _useless(site: Path) -> Iterator[Path]:
     yield site / "bin"
     for path in site.rglob("*"):
-        if path.is_dir() and path.name in {"tests", "test"}:
+        inside = {"tests", "test"}.intersection(path.relative_to(site).parts[:-1])
+        useless = path.name in {"tests", "test", *JUNK} or path.suffix in SOURCES
+        if useless and not inside:
             yield path
-        elif path.suffix in SOURCES or path.name in JUNK:
-            if not {"tests", "test"} & set(path.relative_to(site).parts):
-                yield path
-
-
-def _run(*command: str, cwd: Path | None = None) -> None:
-    fixed = {"SOURCE_DATE_EPOCH": str(epoch()), "PYTHONHASHSEED": "0"}
-    subprocess.run(command, cwd=cwd, check=True, env={**os.environ, **fixed})
 
 
 def _output(*command: str) -> str:
