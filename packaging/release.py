@@ -48,7 +48,7 @@ def write_bill(environment: Path, file: Path) -> None:
         stand_in = Path(folder)
         (stand_in / "bin").mkdir()
         (stand_in / "bin" / "python").symlink_to(Path(sys.executable).resolve())
-        (stand_in / "lib").symlink_to(environment / "lib")
+        (stand_in / "lib").symlink_to(environment.resolve() / "lib")
         home = Path(sys.executable).resolve().parent
         (stand_in / "pyvenv.cfg").write_text(f"home = {home}\n{ALONE}", "utf-8")
         run(
