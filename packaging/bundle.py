@@ -19,7 +19,7 @@ def build_bundle(version: str, wheel: Path, build: Path) -> Path:
     shutil.rmtree(tree, ignore_errors=True)
     lay_out(AGENT, tree / "files")
     lock = ROOT / "requirements" / AGENT.lock
-    fetched = fetch_wheels(lock, build.parent / "wheels" / lock.stem)
+    fetched = fetch_wheels(lock)
     (tree / "wheels").mkdir()
     for path in [*fetched.glob("*.whl"), wheel]:
         shutil.copy(path, tree / "wheels")

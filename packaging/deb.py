@@ -21,7 +21,7 @@ def build_deb(product: Product, version: str, wheel: Path, build: Path, *, level
     tree = build / product.name
     shutil.rmtree(tree, ignore_errors=True)
     lock = ROOT / "requirements" / product.lock
-    wheels = fetch_wheels(lock, build.parent / "wheels" / lock.stem)
+    wheels = fetch_wheels(lock)
     lay_out(product, tree)
     home = f"{product.home}/versions/{version}"
     build_environment(tree / home, lock, wheels, wheel, f"/{home}")

@@ -61,8 +61,9 @@ def build_wheel(version: str, build: Path) -> Path:
     return wheel
 
 
-def fetch_wheels(lock: Path, into: Path) -> Path:
+def fetch_wheels(lock: Path) -> Path:
     """Every wheel that *lock* names, checked against its hashes; once, until the lock changes."""
+    into = ROOT / "build" / "wheels" / lock.stem
     fetched = into / "lock.txt"
     if not fetched.is_file() or fetched.read_bytes() != lock.read_bytes():
         shutil.rmtree(into, ignore_errors=True)
