@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos proofs
-.PHONY: soak lock clean
+.PHONY: soak lock deb bundle release clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -21,6 +21,8 @@ GATE := 5
 LOCK_ARGS ?=
 # HOURS=24 make soak  takes a day.
 HOURS ?= 1
+# VERSION=0.1.1 make deb  builds as another version, for a test of an upgrade.
+VERSION ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -29,6 +31,8 @@ UI_READY := $(UI)/node_modules/.ready
 PAGE := console/nexus_console/page/index.html
 WHEEL_VENV := build/wheel-venv
 WHEEL_READY := $(WHEEL_VENV)/.ready
+RELEASE_VENV := build/release-venv
+RELEASE_READY := $(RELEASE_VENV)/.ready
 WHEEL_TESTS := tests/unit tests/integration/test_link.py tests/integration/test_console_process.py
 
 # Nobody's own environment leaks in. Debian keeps mosquitto in /usr/sbin, off a user's PATH.
@@ -110,10 +114,20 @@ lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 		--extra obd --extra console --extra postgresql --extra demo --extra docs --extra dev
 	@$(COMPILE_ALONE) requirements/node.in --output-file requirements/node.txt
 	@$(COMPILE_ALONE) requirements/peers.in --output-file requirements/peers.txt
+	@$(COMPILE_ALONE) requirements/release.in --output-file requirements/release.txt
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
 		--extra obd
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \
 		--extra console --extra postgresql
+
+deb: $(READY) $(PAGE) ## Build the Debian packages of agent and console into build/deb
+	@$(BIN)/python packaging/build.py deb $(addprefix --version ,$(VERSION))
+
+bundle: $(READY) ## Build the agent's offline bundle into build/bundle
+	@$(BIN)/python packaging/build.py bundle $(addprefix --version ,$(VERSION))
+
+release: $(READY) $(PAGE) $(RELEASE_READY) ## Build all that a release has into build/release
+	@$(BIN)/python packaging/build.py release
 
 clean: ## Remove what was built and every cache; .venv stays
 	rm -rf build dist $(UI)/node_modules $(dir $(PAGE))
@@ -144,6 +158,12 @@ $(WHEEL_READY): requirements/dev.txt | $(BIN)/python
 	@echo "Making $(WHEEL_VENV) for the wheel's tests" >&2
 	@$(BIN)/python -m venv --clear $(WHEEL_VENV)
 	@$(WHEEL_VENV)/bin/python $(PIP)
+	@touch $@
+
+$(RELEASE_READY): requirements/release.txt | $(BIN)/python
+	@echo "Making $(RELEASE_VENV) for the bills of materials" >&2
+	@$(BIN)/python -m venv --clear $(RELEASE_VENV)
+	@$(RELEASE_VENV)/bin/python -m pip install --quiet --quiet --require-hashes -r $<
 	@touch $@
 
 # A candidate must run (a version manager's shim may not) and be able to make a venv.
