@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help page demo smoke test test-wheel check docs reference format bench figures chaos proofs
-.PHONY: soak lock deb bundle release clean
+.PHONY: soak lock deb bundle test-systemd release clean
 
 # PYTHON=python3.12 make test  chooses the interpreter that .venv is made with.
 PYTHON ?=
@@ -23,6 +23,7 @@ LOCK_ARGS ?=
 HOURS ?= 1
 # VERSION=0.1.1 make deb  builds as another version, for a test of an upgrade.
 VERSION ?=
+STALLS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -58,6 +59,10 @@ test: $(READY) $(PAGE) ## Run every test, a few cases of each chaos suite, and t
 	@$(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory chaos QUICK=1 CHAOS_ARGS="--seed $(GATE)"
 	@$(MAKE) --no-print-directory test-wheel
+
+# STALLS=20 make test-systemd  blocks the loop so often, which is the full count.
+test-systemd: $(READY) ## Install the package on a real systemd in a container, and break things
+	@NEXUS_STALLS=$(STALLS) $(BIN)/pytest tests/systemd
 
 test-wheel: $(READY) $(PAGE) $(WHEEL_READY) ## Build the wheel, install it apart from the sources, test it
 	@rm -rf build/wheel build/wheel-run && mkdir -p build/wheel build/wheel-run

@@ -17,7 +17,9 @@ from pydantic import BaseModel
 
 from nexus_agent import logs
 from nexus_agent.__main__ import _live
+from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig, PluginSection
+from nexus_agent.crashes import Crashes
 from nexus_agent.plugin import Plugin, Settings, Stream
 from nexus_agent.sync.client import Client
 from nexus_agent.sync.lane import Lane
@@ -101,7 +103,8 @@ def main() -> None:
     _break(order.broken)
     logs.configure(config.log)
     load = PluginSection("load", Load, LoadSettings(folder=order.folder, seed=order.seed))
-    sys.exit(_live(config, [load], order.folder / "agent.toml"))
+    crashes = Crashes(config.agent.state_dir, Clock().boot, {})
+    sys.exit(_live(config, [load], order.folder / "agent.toml", crashes))
 
 
 def _make_quick() -> None:
