@@ -298,6 +298,7 @@ async def test_nothing_promised_is_lost_by_kills_at_random_moments(
         quiet = online.file.read_text("utf-8").replace("mark =", "enabled = false\nmark =")
         online.file.write_text(quiet, "utf-8")
         await online.start()
+        await online.connect()
         for stream in (Stream.EVENT, Stream.TELEMETRY):
             await _reached(peer, stream, len(online.stored(stream)))
         await online.assert_stops()
@@ -306,7 +307,7 @@ async def test_nothing_promised_is_lost_by_kills_at_random_moments(
 
 async def _reached(peer: Peer, stream: Stream, seq: int) -> None:
     """Return once nothing is missing at the peer up to *seq*."""
-    await peer.until(lambda: peer.marks.get(("box-1", 1, stream)) == seq, within=40)
+    await peer.until(lambda: peer.marks.get(("box-1", 1, stream), 0) == seq, within=40)
 
 
 def _noted(mark: Path) -> dict[tuple[int, int], int]:

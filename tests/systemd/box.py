@@ -37,7 +37,7 @@ class Box:
     async def install(self) -> None:
         """Install the package, set the box up, start it; return once it is at the console."""
         self.set_up()
-        await self.machine.run("dpkg", "--install", "--force-confold", "/root/agent.deb")
+        await self.machine.run("dpkg", "--install", "--force-confold", "/opt/agent.deb")
         await self.machine.run("chown", "-R", "root:nexus", "/etc/nexus")
         await self.machine.run("systemctl", "enable", "--now", AGENT)
         await self.connected()

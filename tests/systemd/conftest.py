@@ -97,7 +97,7 @@ async def make_box(
         for folder in (LOAD, PROBE):
             shutil.copytree(folder, root / "usr/share/nexus-tests", dirs_exist_ok=True)
         package = await packages.agent(version)
-        shutil.copy(package, root / "root/agent.deb")
+        shutil.copy(package, root / "opt/agent.deb")
         box = Box(name, Machine(name, root, workplace / f"{name}.log", options), fleet, adapter)
         made.append(box)
         return box

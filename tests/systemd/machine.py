@@ -18,7 +18,7 @@ SUITE: Final = "bookworm"
 INCLUDE: Final = "systemd,systemd-sysv,dbus,python3,ca-certificates,faketime"
 BOOT_S: Final = 60.0
 COMMAND_S: Final = 120.0
-_ENVIRON: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+_ENVIRON: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 class CommandError(Exception):
@@ -127,7 +127,7 @@ class Machine:
     async def ask(self, path: str) -> Any:
         """What its agent says on its socket at *path*, such as `/v1/status`."""
         # Its /run exists in its own view of the files alone.
-        return await api.box(Path(f"/proc/{self.init}/root/run/nexus/agent.sock"), path)
+        return await api.box(Path(f"/proc/{self.init}/root", "run/nexus/agent.sock"), path)
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Put a file on it."""

@@ -21,8 +21,8 @@ NEVER_READY: Final = "raise RuntimeError('this version is broken')\n"
 
 async def take(box: Box, package: Path) -> str:
     """Install *package* over what is there."""
-    shutil.copy(package, box.machine.root / "root/next.deb")
-    return await box.machine.run("dpkg", "--install", "/root/next.deb")
+    shutil.copy(package, box.machine.root / "opt/next.deb")
+    return await box.machine.run("dpkg", "--install", "/opt/next.deb")
 
 
 async def is_version(box: Box, version: str) -> None:
