@@ -384,7 +384,7 @@ class World:
             order = [event for event, row in found if row.stream == stream]
             assert order == sorted(set(order)), "events are twice there, or out of order"
         shown = {event for event, _ in found}
-        # What the agent says of itself, such as of a loss, is no promise of a plugin, and tells too.
+        # What the agent says of itself, such as of a loss, tells of its clock, too.
         own = (json.loads(row.line) for row in rows if row.type != TYPE)
         known = (
             self.line.fresh

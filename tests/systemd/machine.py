@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,6 +94,9 @@ class Machine:
 
     async def cut(self) -> None:
         """Cut its power: nothing on it gets another instruction."""
+        with contextlib.suppress(NotYet, OSError):
+            # The kernel takes every other process of the container with its first one.
+            os.kill(self.init, signal.SIGKILL)
         await self._process.kill()
 
     async def _up(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from tests.systemd.box import AGENT, Box, exposure
 
@@ -22,7 +20,7 @@ async def test_it_is_ready_within_two_seconds(box: Box) -> None:
 
 async def test_the_cars_data_is_at_a_console_outside(box: Box) -> None:
     event = await box.event("telemetry.pid")
-    assert event["data"]["pids"] or event["data"]
+    assert event["data"]["quality"] == "ok"
 
 
 async def test_the_sandbox_is_as_tight_as_promised(box: Box) -> None:
@@ -64,12 +62,8 @@ async def test_the_journal_can_be_read_and_searched(box: Box) -> None:
 
 async def test_the_hosts_figures_come_through_the_sandbox(box: Box) -> None:
     data = (await box.event("host.metrics"))["data"]
-    found = {entry["name"]: entry for entry in data["metrics"]} if "metrics" in data else data
-    refused = {name: entry for name, entry in found.items() if "refused" in str(entry)}
-    assert not refused
-    memory = int(Path("/proc/meminfo").read_text("ascii").split()[1]) * 1024
-    assert str(found).count("memory") >= 1
-    assert memory > 0
+    refused = {name: value for name, value in data.items() if "refused" in str(value)}
+    assert refused == {}
 
 
 async def test_groups_decide_who_may_ask(box: Box) -> None:
@@ -80,4 +74,4 @@ async def test_groups_decide_who_may_ask(box: Box) -> None:
     assert '"state"' in await box.machine.run(*ask, "reader", "--", "nexus", "--json", "status")
     assert '"state"' in await box.machine.run(*ask, "boss", "--", "nexus", "--json", "status")
     refused = await box.machine.run(*ask, "eve", "--", "nexus", "status", check=False)
-    assert "permission" in refused.lower()
+    assert "you may not use" in refused

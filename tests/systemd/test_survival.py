@@ -32,7 +32,7 @@ async def started_again(box: Box, restarts: int) -> None:
 
 async def test_it_is_back_after_a_kill(box: Box) -> None:
     before = await box.restarts()
-    await box.machine.run("kill", "-KILL", str(await box.pid()))
+    await box.machine.run("sh", "-c", f"kill -KILL {await box.pid()}")
     await started_again(box, before)
 
 
@@ -133,6 +133,7 @@ async def test_a_full_disk_is_told_and_survived(box: Box) -> None:
             assert await box.restarts() == 0
     finally:
         await box.machine.run("umount", disk, check=False)
+        await box.machine.run("rmdir", disk)
 
 
 async def test_a_clock_at_1970_stops_nothing(box: Box) -> None:

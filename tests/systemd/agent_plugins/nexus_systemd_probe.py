@@ -141,6 +141,7 @@ class Probe(Plugin[ProbeSettings]):
         elif deed == "talk":
             for number in range(20_000):
                 self.context.log.info("talk", number=number)
+            self.context.report("talked")
         elif deed == "eat":
             await self.context.run_blocking(_eat)
         elif deed == "stall":
