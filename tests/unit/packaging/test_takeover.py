@@ -248,6 +248,7 @@ def test_the_same_version_again_is_a_trial_like_any_other(machine: Machine) -> N
     machine.unit("active")
     machine.upgrade_to(OLD)
     assert machine.on_trial == [OLD, OLD]
+    machine.unit("failed")
     machine.helper("failed")
     assert machine.current == f"kept/{OLD}"
 
@@ -296,6 +297,7 @@ def test_two_ways_back_have_two_ids(upgraded: Machine) -> None:
     ids = set()
     for _ in range(2):
         upgraded.upgrade_to(NEW)
+        upgraded.unit("failed")
         upgraded.helper("failed")
         ids.add(json.loads((upgraded.upgrade / "rollback.json").read_text())["id"])
     assert len(ids) == 2
@@ -303,11 +305,13 @@ def test_two_ways_back_have_two_ids(upgraded: Machine) -> None:
 
 def test_a_report_that_cannot_be_written_does_not_bar_the_way_back(upgraded: Machine) -> None:
     (upgraded.upgrade / "rollback.next.new").mkdir()
+    upgraded.unit("failed")
     upgraded.helper("failed")
     assert (upgraded.runs, upgraded.started) == (OLD, f"kept/{OLD}")
 
 
 def test_an_upgrade_after_a_way_back_keeps_what_ran(upgraded: Machine) -> None:
+    upgraded.unit("failed")
     upgraded.helper("failed")
     upgraded.upgrade_to("0.1.2", NEW)
     assert upgraded.on_trial == ["0.1.2", OLD]
@@ -328,9 +332,16 @@ def test_an_agent_that_fails_with_no_trial_is_started_again_after_a_pause(machin
 
 def test_an_agent_that_somebody_started_meanwhile_is_left_alone(machine: Machine) -> None:
     machine.install(OLD)
-    machine.unit("active")
+    machine.unit("failed")
+    machine.put("sleep", '#!/bin/sh\necho active >"$NEXUS_ROOT/unit/ActiveState"\n')
     machine.helper("failed")
     assert machine.calls()[-1] == "is-failed --quiet nexus-agent.service"
+
+
+def test_a_version_on_trial_that_runs_is_not_taken_back(upgraded: Machine) -> None:
+    """The helper is tried again when it could not end; by then the agent may be up."""
+    upgraded.helper("failed")
+    assert (upgraded.runs, upgraded.on_trial) == (NEW, [NEW, OLD])
 
 
 # -- removal -------------------------------------------------------------------------------------
@@ -382,6 +393,7 @@ def test_a_power_cut_between_any_two_commands_leaves_something_to_start(
         machine.unit("active")
         if helper:
             machine.upgrade_to(NEW)
+            machine.unit("failed")
         lay_trap(machine)
         try:
             act(machine, helper, cut_at)
