@@ -46,6 +46,14 @@ async def test_an_upgrade_under_load_loses_nothing_and_keeps_the_settings(
         await finish(box)
 
 
+async def test_a_version_that_stays_up_passes_its_trial(box: Box) -> None:
+    async def passed() -> bool:
+        return not (box.machine.root / "var/lib/nexus-upgrade/trial").exists()
+
+    await gathered(passed, "the trial is over", 150)
+    assert await box.version() == LATER
+
+
 async def test_a_version_that_does_not_get_ready_is_taken_back(
     box: Box, packages: Packages
 ) -> None:
