@@ -36,7 +36,7 @@ from tests.unit.agent.store.boxed import HOUR, Hours
 
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream
-from nexus_agent.store.errors import StoreError
+from nexus_agent.store.errors import DamagedError, StoreError
 from nexus_agent.store.housekeeping import Keep
 from nexus_agent.store.segments import SEGMENT_TABLES
 from nexus_console.standing import LaneState
@@ -381,7 +381,10 @@ class Delivery(RuleBasedStateMachine):
             self.loop.run(one.box.tend())
 
     async def is_done(self, one: Running) -> bool:
-        status = await one.box.outbox.status()
-        losses = await one.box.outbox.losses(1000)
+        try:
+            status = await one.box.outbox.status()
+            losses = await one.box.outbox.losses(1000)
+        except DamagedError:
+            return False  # found by this look: the next housekeeping salvages it
         waits = any(stream.pending_segments for stream in status)
         return not waits and all(told for _, told in losses) and one.box.database.damage is None

@@ -254,9 +254,9 @@ def decay(store: Store, world: World, plan: Plan, case: int, outcome: Outcome) -
     except Exception as error:  # noqa: BLE001 - whatever escapes here would end the agent
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        outcome.failures.append(f"{case}: {damage.text}: {error!r:.300} at {place}")
+        frames = traceback.extract_tb(error.__traceback__)
+        place = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))
+        outcome.failures.append(f"{case}: {damage.text}: {error!r:.300} at {place:.300}")
     finally:
         world.free()
         shutil.rmtree(world.folder.parent, ignore_errors=True)
