@@ -22,7 +22,8 @@ ALLOWED: Final = {
 MEMORY_MB: Final = 768
 """LimitDATA of the unit."""
 BURST: Final = 1_000
-"""LogRateLimitBurst of the unit."""
+"""LogRateLimitBurst of the unit. journald.conf(5): it grows with the binary logarithm of the free
+disk space; with a terabyte it is six times as much."""
 
 
 @pytest.fixture(scope="module")
@@ -89,4 +90,4 @@ async def test_a_plugin_that_talks_without_end_does_not_fill_the_journal(box: Bo
 
         await gathered(talked, "the probe has said all", 60)
         entries = [e for e in await box.machine.journal(AGENT) if "talk" in str(e.get("MESSAGE"))]
-        assert 0 < len(entries) <= BURST
+        assert 0 < len(entries) <= 7 * BURST
