@@ -297,7 +297,6 @@ async def test_nothing_promised_is_lost_by_kills_at_random_moments(
             await online.process.kill()
         quiet = online.file.read_text("utf-8").replace("mark =", "enabled = false\nmark =")
         online.file.write_text(quiet, "utf-8")
-        await online.start()
         await online.connect()
         for stream in (Stream.EVENT, Stream.TELEMETRY):
             await _reached(peer, stream, len(online.stored(stream)))
