@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from nexus_demo.certs import Authority
 # A busy machine is no failure; a failing example prints the line that reproduces it.
 settings.register_profile("nexus", deadline=None, print_blob=True)
 settings.load_profile("nexus")
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to its background jobs: what is started here would ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
