@@ -506,7 +506,9 @@ async def test_scan_clear_scan_tells_what_was_fixed(emulator: StartEmulator) -> 
         ("P0171", "stored"),
         ("P0420", "permanent"),
     ]
-    assert [adapter.count(service) for service in ("03", "07", "0A", "04")] == [2, 2, 2, 1]
+    # The emulator writes its log after it has answered.
+    asked = {"03": 2, "07": 2, "0A": 2, "04": 1}
+    await until(lambda: all(adapter.count(each) == n for each, n in asked.items()))
 
 
 async def test_a_scan_lists_modules_that_do_not_answer(emulator: StartEmulator) -> None:
