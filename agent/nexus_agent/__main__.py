@@ -53,12 +53,8 @@ def run(file: Path) -> None:
     signal.signal(signal.SIGTERM, _leave)
     places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
     crashes = Crashes(settings.agent.state_dir, Clock().boot, places)
-    try:
+    with crashes.seeing():  # also where not even the agent's own code can be loaded
         code = _live(settings, plugins, file, crashes)
-    except Exception as error:
-        # Not even the agent's own code could be loaded: the version before may tell of it.
-        crashes.died(error)
-        raise
     logging.shutdown()
     if threading.active_count() > 1:
         # A thread that connects or a plugin's blocking call cannot be interrupted; everything
@@ -87,7 +83,7 @@ def _live(settings: AgentConfig, plugins: list[PluginSection], file: Path, crash
     except* (app.AgentError, StatusError, StoreError) as group:
         code = 1
         log.error("cannot_run", error=_leaf(group))  # noqa: TRY400 - the message says it all
-    except* Exception as group:
+    except* Exception as group:  # whatever it is, the log is where people look for it
         code = 1
         log.exception("service_died", error=_leaf(group))
     return code

@@ -174,12 +174,14 @@ class Agent:
         async with asyncio.TaskGroup() as core:
             status = core.create_task(self.server.run(), name="status")
             await self.server.started()
+            metrics = core.create_task(self.scrapes.run(), name="metrics")
+            await self.scrapes.tried()
             notify = core.create_task(self._notify(), name="notify")
             link = core.create_task(self._once_up(self.link.run), name="link")
             always = [
                 notify,
                 core.create_task(self._once_up(self.reloader.run), name="settings"),
-                core.create_task(self.scrapes.run(), name="metrics"),
+                metrics,
                 core.create_task(self.reporter.run(), name="report"),
             ]
             if not await self._open_store():

@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -116,17 +116,25 @@ class Crashes:
     def watch(self) -> Iterator[None]:
         """Report the death of this process within the block, and that of the one before."""
         self._note_left_behind()
-        try:
+        with ExitStack() as end:
+            end.callback(self.ended)
             try:
                 self._begin()
             except OSError as error:
                 log.warning("crashes_unseen", folder=str(self._folder), error=error.strerror)
+            with self.seeing():
+                yield
+
+    @contextmanager
+    def seeing(self) -> Iterator[None]:
+        """Report an error that leaves the block: it ends the process."""
+        with ExitStack() as end:
+            end.push(self._saw)
             yield
-        except Exception as error:
+
+    def _saw(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):  # neither an interrupt nor a wanted exit
             self.died(error)
-            raise
-        finally:
-            self.ended()
 
     def died(self, error: BaseException) -> None:
         """Keep a report of *error*, which ends the process."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,8 @@ from nexus_agent.systemd import Notifier
 
 log = structlog.get_logger("settings")
 
-Apply = Callable[[AgentConfig], object]
+Apply = Callable[[AgentConfig], Awaitable[None] | None]
+"""Brings new settings into force, at once or when what it returns has been awaited."""
 
 
 class Reloader:
@@ -86,7 +87,8 @@ class Reloader:
         keys = list(changes(self._config, config))
         applied = [name for name in self._live if any(_within(key, name) for key in keys)]
         for name in applied:
-            self._live[name](config)
+            if (coming := self._live[name](config)) is not None:
+                await coming
         changed = self._supervisor.become(
             [Supervised(item.name, item.plugin, item.settings) for item in plugins]
         )
@@ -117,6 +119,10 @@ def live(
 ) -> dict[str, Apply]:
     """What a running agent can take in, by the key or section that says it."""
 
+    async def move_scrapes(new: AgentConfig) -> None:
+        scrapes.move(new.metrics.address)
+        await scrapes.tried()
+
     def follow_link(new: AgentConfig) -> None:
         traffic.policy = Policy(new.link)
         sender.wake()
@@ -141,7 +147,7 @@ def live(
         "outbox.emit_deadline_s": lambda new: outbox.be_patient(new.outbox.emit_deadline_s),
         "outbox.ttl_hours": give_up,
         "link": follow_link,
-        "metrics.listen": lambda new: scrapes.move(new.metrics.address),
+        "metrics.listen": move_scrapes,
     }
 
 

@@ -23,7 +23,8 @@ from nexus_agent.status.source import SCHEMA, UnavailableError
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import StoreError
 from nexus_agent.store.housekeeping import Housekeeper
-from nexus_agent.store.outbox import Outbox, StorageStatus, StreamStatus
+from nexus_agent.store.outbox import Outbox
+from nexus_agent.store.standing import StorageStatus, StreamStatus
 from nexus_agent.sync import forecast
 from nexus_agent.sync.forecast import Forecast
 from nexus_agent.sync.link import Link, LinkState

@@ -31,13 +31,19 @@ class MetricsServer:
         self._callers = Callers(self._respond, limits or Limits())
         self._source = source
         self._moved = asyncio.Event()
+        self._tried = asyncio.Event()
         self._log: Logger = structlog.get_logger("metrics")
         self.trouble: str | None = None
         """Why nobody can ask; None where all is well, or nothing is to listen."""
 
+    async def tried(self) -> None:
+        """Return once Prometheus can ask, or `trouble` says why not."""
+        await self._tried.wait()
+
     def move(self, address: Address | None) -> None:
         """Listen at another address from now on, or not at all."""
         self._address = address
+        self._tried.clear()
         self._moved.set()
 
     async def run(self) -> None:
@@ -52,6 +58,7 @@ class MetricsServer:
 
     async def _stay(self) -> None:
         if self._address is None:
+            self._tried.set()
             return
         host, port = self._address
 
@@ -60,6 +67,7 @@ class MetricsServer:
 
         def started() -> None:
             self.trouble = None
+            self._tried.set()
             self._log.info("metrics_served", host=host, port=port)
 
         while True:
@@ -74,6 +82,7 @@ class MetricsServer:
         if trouble != self.trouble:
             self._log.warning("metrics_not_served", error=trouble)
         self.trouble = trouble
+        self._tried.set()
 
     async def _respond(self, _writer: asyncio.StreamWriter, request: Request) -> Answer:
         return await answer(self._source, request, METRICS_ONLY)

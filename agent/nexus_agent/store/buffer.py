@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -154,3 +154,14 @@ class Buffer:
 def _retrieve(done: asyncio.Future[None]) -> None:
     if not done.cancelled():
         done.exception()
+
+
+def parts(tails: list[bytes]) -> Iterable[list[bytes]]:
+    """*tails* in runs that fit into one segment each, so that no batch grows without bound."""
+    start = size = 0
+    for end, tail in enumerate(tails):
+        if end - start == SEGMENT_EVENTS or (end > start and size + len(tail) > SEGMENT_BYTES):
+            yield tails[start:end]
+            start, size = end, 0
+        size += len(tail)
+    yield tails[start:] if start else tails

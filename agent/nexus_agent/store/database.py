@@ -13,6 +13,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -97,7 +98,8 @@ class Database:
     def _connect(self) -> None:
         new = not self.path.exists()
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
-        try:
+        with ExitStack() as undo:
+            undo.callback(connection.close)
             connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
             if new:
                 # Only before the first table: freed pages can be given back later.
@@ -111,9 +113,7 @@ class Database:
                 self._upgrade(self.path)
             if new:
                 _sync_folder(self.path.parent)
-        except BaseException:
-            connection.close()
-            raise
+            undo.pop_all()
         self._connection = connection
         self.space.keep_reserve()
 

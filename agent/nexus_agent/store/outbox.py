@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -26,19 +24,19 @@ from nexus_agent.protocol import (
     Ack,
     ProtocolError,
     Segment,
-    SegmentError,
     Stamp,
     Stream,
     encode_events,
     format_time,
-    verify,
 )
-from nexus_agent.store import guard, ledger, positions, salvage, segments
-from nexus_agent.store.buffer import SEGMENT_BYTES, SEGMENT_EVENTS, Also, Batch
+from nexus_agent.store import guard, ledger, positions, segments, standing
+from nexus_agent.store.buffer import Also, Batch, parts
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import DamagedError, StoreError
 from nexus_agent.store.positions import Positions
+from nexus_agent.store.reader import Reader
 from nexus_agent.store.sealer import Sealer, Trouble
+from nexus_agent.store.standing import StorageStatus, StreamStatus
 
 T = TypeVar("T")
 
@@ -48,37 +46,6 @@ COMMIT_DEADLINE_S: Final = 10.0
 """How long a failing commit is tried again before those who wait for it are told."""
 ALARM: Final = "storage.alarm"
 SOURCE: Final = "agent"
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStatus:
-    """What waits in one stream. oldest: wall time (ns) of the oldest event that waits, or None.
-
-    next and acknowledged are sequences of the open epoch; what waits is of every epoch.
-    """
-
-    stream: Stream
-    next: int
-    acknowledged: int
-    pending_events: int
-    pending_segments: int
-    pending_bytes: int
-    oldest: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StorageStatus:
-    """Bytes of database, write-ahead log and reserve, and their limit.
-
-    trouble: why nothing can be written at the moment, None where all is well; since: wall time (ns)
-    when it began; refused_events: how many events were not taken since the start, for any reason.
-    """
-
-    used_bytes: int
-    quota_bytes: int
-    trouble: str | None
-    since: int | None
-    refused_events: int = 0
 
 
 class Outbox:
@@ -98,8 +65,7 @@ class Outbox:
         self._clock = clock
         self._sealer = Sealer(database, clock, deadline_s)
         self._sealer.on_trouble(self._tell_trouble)
-        # Who reads segments to send or to re-seal them holds the stream's lock meanwhile.
-        self._reading = {stream: asyncio.Lock() for stream in Stream}
+        self._reader = Reader(database)
         self._opened = asyncio.Event()
         self._epoch_listeners: list[Callable[[], None]] = []
         self.refused_acknowledgements = 0
@@ -192,7 +158,7 @@ class Outbox:
         """
         tails, stamp = self._encode(source, events)
         batches: list[Batch] = []
-        for part in _parts(tails):
+        for part in parts(tails):
             await self._sealer.buffer.space()
             batch = self._add(stream, part, stamp)
             if not batches or batches[-1] is not batch:
@@ -220,7 +186,7 @@ class Outbox:
                 "the box cannot write events as fast as they come: "
                 f"{'this one is' if len(tails) == 1 else f'these {len(tails)} are'} dropped"
             )
-        for part in _parts(tails):
+        for part in parts(tails):
             self._add(stream, part, stamp)
 
     def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], Stamp]:
@@ -303,17 +269,17 @@ class Outbox:
 
     def reading(self, stream: Stream) -> asyncio.Lock:
         """Held by whoever reads the segments of *stream* and relies on their bounds."""
-        return self._reading[stream]
+        return self._reader.lock(stream)
 
     async def after(self, stream: Stream, edge: int, limit: int) -> list[Segment]:
         """At most *limit* segments that wait and begin behind *edge*, oldest first, of one epoch.
 
         A segment that is damaged on the disk is none of them; its loss is declared.
         """
-        async with self._reading[stream]:
+        async with self._reader.lock(stream):
             for first, last in self._at.waiting(stream):
                 span = max(first, edge + 1), last
-                if found := await self._sound(stream, span, limit):
+                if found := await self._reader.sound(stream, span, limit):
                     return found
         return []
 
@@ -321,35 +287,7 @@ class Outbox:
         self, stream: Stream, epoch: int, first: int, last: int, limit: int
     ) -> list[Segment]:
         """At most *limit* segments here, delivered or not, with a sequence of first to last."""
-        start = segments.row_id(epoch, first)
-        rows = await self._database.read(segments.CONTAINING[stream], (start,))
-        if rows[0][0] is not None and rows[0][0] >= segments.row_id(epoch, 1):
-            start = rows[0][0]
-        span = start, segments.row_id(epoch, last)
-        return [s for s in await self._sound(stream, span, limit) if s.last >= first]
-
-    async def _sound(self, stream: Stream, span: tuple[int, int], limit: int) -> list[Segment]:
-        """At most *limit* segments of *span*: those whose bytes are what was sealed."""
-        sql = segments.WITHIN[stream]
-        rows = await segments.fetch(self._database, stream, sql, (*span, limit), span)
-        found: list[Segment] = []
-        for row in rows:
-            segment = segments.from_row(stream, row)
-            try:
-                verify(segment)
-            except SegmentError as error:
-                log.warning("segment_damaged", error=str(error))
-                await self._set_aside(segment)
-                continue
-            found.append(segment)
-        return found
-
-    async def _set_aside(self, segment: Segment) -> None:
-        await self._database.run(partial(_drop_damaged, segment))
-        try:
-            await asyncio.to_thread(salvage.keep_payload, self._folder, segment)
-        except OSError as error:
-            log.warning("damaged_segment_not_kept", error=error.strerror)
+        return await self._reader.held(stream, epoch, first, last, limit)
 
     async def acknowledge(self, ack: Ack) -> bool:
         """Release every segment up to *ack*; False if it says nothing new.
@@ -497,54 +435,11 @@ class Outbox:
 
     async def oldest(self) -> int | None:
         """Wall time (ns) of the oldest event that waits; None where none does."""
-        found: list[int] = []
-        for stream in Stream:
-            for span in self._at.waiting(stream):
-                if rows := await self._database.read(segments.FIRST[stream], span):
-                    found.append(rows[0][0])
-                    break
-        return min(found, default=None)
+        return await standing.oldest(self._database, self._at)
 
     async def status(self) -> list[StreamStatus]:
         """How much waits in each stream."""
-        found: list[StreamStatus] = []
-        for stream in Stream:
-            acknowledged, following = self.position(stream)
-            count, events, size, oldest = 0, 0, 0, None
-            for span in self._at.waiting(stream):
-                row = (await self._database.read(segments.PENDING[stream], span))[0]
-                count, events, size = count + row[0], events + int(row[1]), size + int(row[2])
-                oldest = row[3] if oldest is None else oldest
-            found.append(StreamStatus(stream, following, acknowledged, events, count, size, oldest))
-        return found
+        return [await standing.of(self._database, self._at, stream) for stream in Stream]
 
 
 _LOSSES_AT_ONCE: Final = 100
-
-
-def _drop_damaged(segment: Segment, connection: sqlite3.Connection) -> None:
-    entry = ledger.Entry(
-        segment.stream,
-        segment.epoch,
-        segment.first,
-        segment.last,
-        segment.first_time,
-        segment.last_time,
-        ledger.DAMAGED,
-    )
-    ledger.write(connection, entry)
-    edge = segments.row_id(segment.epoch, segment.first)
-    connection.execute(segments.DELETE[segment.stream], (edge, edge))
-    if segment.stream is Stream.ALERT:
-        ledger.untell(connection, edge, edge)
-
-
-def _parts(tails: list[bytes]) -> Iterable[list[bytes]]:
-    """*tails* in runs that fit into one segment each, so that no batch grows without bound."""
-    start = size = 0
-    for end, tail in enumerate(tails):
-        if end - start == SEGMENT_EVENTS or (end > start and size + len(tail) > SEGMENT_BYTES):
-            yield tails[start:end]
-            start, size = end, 0
-        size += len(tail)
-    yield tails[start:] if start else tails

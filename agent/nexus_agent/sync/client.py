@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -47,12 +48,11 @@ class Client(aiomqtt.Client):
         self._pubacks: dict[int, asyncio.Future[ReasonCode | None]] = {}
 
     async def __aenter__(self) -> Self:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._drop)
+            undo.callback(self._dialer.abort)
             await super().__aenter__()
-        except BaseException:
-            self._dialer.abort()
-            self._drop()
-            raise
+            undo.pop_all()
         self._disconnected.add_done_callback(self._give_up)
         return self
 
