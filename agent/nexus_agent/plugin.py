@@ -12,9 +12,11 @@ A plugin is a class with a name, a model of its settings and one coroutine, `run
         async def run(self) -> None:
             while True:
                 await self.context.emit("workshop.temperature", {"value": 21.5, "unit": "°C"})
-                await asyncio.sleep(self.context.settings.interval_s)
+                await self.context.sleep(self.context.settings.interval_s)
 
-It is registered under the entry-point group `nexus.plugins` and switched on by `[plugins.<name>]`.
+It is registered under the entry-point group `nexus.plugins`, or lies in a bundle folder with a
+manifest, and is switched on by `[plugins.<name>]`. The same code runs as a task of the agent or in
+a process of its own, as the settings say.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ from pydantic import BaseModel, ConfigDict
 from nexus_agent.protocol import Quality, Stream
 
 __all__ = [
+    "NAME_PATTERN",
     "BusEvent",
     "Context",
     "EmitError",
     "FatalError",
     "Logger",
     "NoArgs",
+    "Overflow",
     "Plugin",
     "PluginError",
     "Progress",
@@ -45,12 +49,17 @@ __all__ = [
     "Safety",
     "Settings",
     "State",
+    "StateError",
     "Stream",
+    "Subscription",
     "command",
     "commands_of",
 ]
 
 T = TypeVar("T")
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
+"""What a plugin may be called."""
 
 
 class PluginError(Exception):
@@ -67,6 +76,10 @@ class FatalError(PluginError):
 
 class EmitError(PluginError):
     """The event was not taken and is not promised; nothing that was promised before is touched."""
+
+
+class StateError(PluginError):
+    """The value was not kept: it is no JSON, or the plugin's quota is used up. The old one stays."""
 
 
 class Settings(BaseModel):
@@ -105,7 +118,7 @@ class Logger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BusEvent:
-    """What `Context.subscribe` yields: an event of any plugin here. time is ns since 1970."""
+    """An event of any plugin here, as subscribers get it. time: ns since 1970."""
 
     source: str
     type: str
@@ -114,14 +127,36 @@ class BusEvent:
     data: Any
 
 
+class Overflow(enum.StrEnum):
+    """What becomes of a subscription whose queue of 1,000 events is full."""
+
+    DROP_OLDEST = "drop-oldest"
+    """The oldest makes room: what is read is late, but ends with the newest."""
+    DROP_NEWEST = "drop-newest"
+    """What comes is not taken: what is read has no gap, until it ends."""
+    LATEST = "latest"
+    """Only the last event of each source and type is kept, always: for who wants to know how
+    things are, not how they came to be."""
+
+
+class Subscription(Protocol):
+    """Events as they come: `async for event in subscription`."""
+
+    @property
+    def dropped(self) -> int:
+        """How many were not handed out, for the queue was full."""
+
+    def __aiter__(self) -> AsyncIterator[BusEvent]: ...
+
+
 class State(Protocol):
-    """Small JSON values that outlive restarts, private to one plugin."""
+    """Small JSON values that outlive restarts, private to one plugin, 1 MB in all."""
 
     async def get(self, key: str) -> Any:
         """The stored value, or None."""
 
     async def set(self, key: str, value: Any) -> None:
-        """Store *value*, durable on return; None deletes the key."""
+        """Store *value*, durable on return; None deletes the key. Raises StateError."""
 
 
 S_co = TypeVar("S_co", bound=Settings, covariant=True)
@@ -131,7 +166,8 @@ class Context(Protocol[S_co]):
     """Everything that a plugin may ask of the agent."""
 
     @property
-    def settings(self) -> S_co: ...
+    def settings(self) -> S_co:
+        """What is in force now. Read it again where you use it: `Plugin.live` says why."""
 
     @property
     def log(self) -> Logger: ...
@@ -164,13 +200,27 @@ class Context(Protocol[S_co]):
     def report(self, text: str) -> None:
         """Say in a few words how things are; people read it in the status."""
 
-    def subscribe(self, *event_types: str) -> AbstractAsyncContextManager[AsyncIterator[BusEvent]]:
-        """Events of this box of the given types (all, if none is given) while the block is open."""
+    def alive(self) -> None:
+        """Say that all is well where there is nothing else to say; see `Plugin.deadline_s`."""
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait; True at once when the settings change meanwhile, False when the time is over."""
+
+    def subscribe(
+        self, *patterns: str, overflow: Overflow = Overflow.DROP_OLDEST
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Events of this box while the block is open, the plugin's own too.
+
+        patterns: event types, with `*` for any part of one (`dtc.*`); all events, if none is given.
+        """
 
     async def run_blocking(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a blocking function on a worker thread."""
+        """Run a blocking function on one of the plugin's four worker threads.
 
-    def vehicle(self, vin: str) -> dict[str, str]:
+        It waits while all are busy. A call that never returns keeps its thread: give it a timeout.
+        """
+
+    async def vehicle(self, vin: str) -> dict[str, str]:
         """How an event may name a car: always `vehicle_ref`, and `vin` where the shop allows it."""
 
 
@@ -185,8 +235,19 @@ class Plugin(ABC, Generic[S]):
     description: ClassVar[str]
     author: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
-    """Names of plugins that must be enabled with this one."""
+    """Names of plugins that must run before this one is started."""
+    emits: ClassVar[tuple[str, ...]] = ()
+    """The types of the events that it emits; people and the console see them."""
+    devices: ClassVar[tuple[str, ...]] = ()
+    """Names of the settings that say which devices and folders it opens. A plugin in a process of
+    its own can open the paths in its settings, and hardly any others."""
     settings_model: ClassVar[type[Settings]] = Settings
+    live: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that may change while it runs, since it reads them where it uses them.
+    Any other change ends the run, and starts one with the new settings."""
+    deadline_s: ClassVar[float | None] = None
+    """Seconds without an event, `report` or `alive` after which it counts as hung and is restarted;
+    None: it may be silent for ever."""
 
     def __init__(self, context: Context[S]) -> None:
         """Keep the context; no I/O here."""
@@ -196,7 +257,7 @@ class Plugin(ABC, Generic[S]):
     async def run(self) -> None:
         """The plugin's work, supervised.
 
-        May be cancelled at any await and must then give back what it holds, within seconds. To
+        May be cancelled at any await and must then give back what it holds, within five seconds. To
         return means to be done: it is not restarted. RetryError and every unknown exception mean a
         restart after a backoff, FatalError none.
         """

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from nexus_agent.protocol import ProtocolError
+from nexus_agent.plugin import StateError
 from nexus_agent.store.database import Database
+
+QUOTA_BYTES: Final = 1024 * 1024
+"""Keys and values of one plugin, as JSON text, take at most so much."""
+KEY_CHARACTERS: Final = 200
+
+_USED: Final = (
+    "SELECT total(length(CAST(key AS BLOB)) + length(CAST(value AS BLOB))) "
+    "FROM plugin_state WHERE plugin=? AND key<>?"
+)
 
 
 class PluginState:
@@ -27,20 +36,35 @@ class PluginState:
         return orjson.loads(rows[0][0]) if rows else None
 
     async def set(self, key: str, value: Any) -> None:
-        try:
-            text = orjson.dumps(value).decode()
-            # orjson takes more than JSON has, and writes NaN and infinity as null.
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ProtocolError(f"state {self._plugin}.{key}: not JSON: {error}") from None
-        await self._database.run(partial(put, self._plugin, key, None if value is None else text))
+        if not 0 < len(key) <= KEY_CHARACTERS:
+            raise StateError(f"state {self._plugin}: a key has 1 to {KEY_CHARACTERS} characters")
+        text = None if value is None else _text(value, f"state {self._plugin}.{key}")
+        await self._database.run(partial(put, self._plugin, key, text))
+
+
+def _text(value: Any, what: str) -> str:
+    try:
+        text = orjson.dumps(value).decode()
+        # orjson takes more than JSON has, and writes NaN and infinity as null.
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StateError(f"{what}: not JSON: {error}") from None
+    return text
 
 
 def put(plugin: str, key: str, text: str | None, connection: sqlite3.Connection) -> None:
-    """Write the JSON *text* in the transaction that is open; None deletes the key."""
+    """Write the JSON *text* in the transaction that is open; None deletes the key.
+
+    Raises StateError where it would take the plugin above its quota.
+    """
     if text is None:
         connection.execute("DELETE FROM plugin_state WHERE plugin=? AND key=?", (plugin, key))
-    else:
-        connection.execute(
-            "INSERT OR REPLACE INTO plugin_state VALUES (?,?,?)", (plugin, key, text)
+        return
+    ((others,),) = connection.execute(_USED, (plugin, key))
+    wanted = int(others) + len(key.encode()) + len(text.encode())
+    if wanted > QUOTA_BYTES:
+        raise StateError(
+            f"state {plugin}.{key}: with it the plugin would keep {wanted} bytes, "
+            f"at most {QUOTA_BYTES} are kept: delete keys by setting them to None"
         )
+    connection.execute("INSERT OR REPLACE INTO plugin_state VALUES (?,?,?)", (plugin, key, text))
