@@ -18,8 +18,9 @@ from nexus_agent import __version__
 from nexus_agent.settings import SettingsError
 
 if TYPE_CHECKING:
-    from nexus_agent.config import AgentConfig, PluginSection
+    from nexus_agent.config import AgentConfig
     from nexus_agent.crashes import Crashes
+    from nexus_agent.sections import PluginSection
 
 
 @click.group()

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
@@ -19,15 +18,18 @@ import structlog
 from nexus_agent.aftermath import Aftermath
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
-from nexus_agent.config import AgentConfig, PluginSection
-from nexus_agent.crashes import Crashes
+from nexus_agent.config import AgentConfig
+from nexus_agent.crashes import Crashes, Kind, place_of
 from nexus_agent.manage.commands import Commander
-from nexus_agent.plugin import BusEvent, EmitError
+from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream, Topic
 from nexus_agent.reload import Reloader, live
 from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
-from nexus_agent.runtime.supervisor import Supervised, Supervisor
+from nexus_agent.runtime.stalls import Stall, StallWatch
+from nexus_agent.runtime.states import Change
+from nexus_agent.runtime.supervisor import Supervisor
+from nexus_agent.sections import PluginSection
 from nexus_agent.status.scrapes import MetricsServer
 from nexus_agent.status.server import StatusServer
 from nexus_agent.store.database import Database
@@ -49,7 +51,6 @@ STOP_PLUGINS_S: Final = 2.5
 """Plugins get this long to give back what they hold; the whole stop takes at most 5 s."""
 STOP_LINK_S: Final = 1.0
 STATUS_INTERVAL_S: Final = 5.0
-WORKER_THREADS: Final = 8
 OPEN_RETRY_S: Final = 2.0
 
 
@@ -87,23 +88,27 @@ class Agent:
             Keep(config.history.hours, config.history.megabytes),
             config.outbox.ttl_hours,
         )
-        self.workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="nexus-worker")
         names = VehicleNames(
             _vehicle_key(state_dir / "vehicle.key"), show_vin=config.privacy.vin == "plain"
         )
         services = Services(
             sink=self.outbox,
-            bus=Bus[BusEvent](),
+            bus=Bus(),
             clock=self.clock,
-            executor=self.workers,
             state_of=lambda name: PluginState(self.database, name),
             name_vehicle=names,
         )
         self.supervisor = Supervisor(
-            [Supervised(item.name, item.plugin, item.settings) for item in plugins],
+            plugins,
             services,
             self.clock,
             self._tell_plugin_state,
+            config.supervisor,
+            (state_dir.resolve(), file.parent.resolve(), config.agent.socket.parent.resolve()),
+        )
+        places = {item.name: place_of(item.plugin) for item in plugins if item.plugin is not None}
+        self.stalls = StallWatch(
+            self.supervisor.meter, places, self._stalled, config.supervisor.stall_s
         )
         self.commander = Commander(
             config.agent.id,
@@ -131,7 +136,7 @@ class Agent:
         self.reporter.link = self.link
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.aftermath = Aftermath(crashes, config.agent.upgrade_dir, self.database, self.outbox)
-        self.server = StatusServer(config.agent.socket, self.reporter)
+        self.server = StatusServer(config.agent.socket, self.reporter, self.supervisor.pids)
         self.scrapes = MetricsServer(config.metrics.address, self.reporter)
         self.reloader = Reloader(
             config,
@@ -167,10 +172,14 @@ class Agent:
             await self.traffic.flush()
         finally:
             await self.database.close()
-            self.workers.shutdown(wait=False, cancel_futures=True)
         log.info("stopped")
 
     async def _serve(self) -> None:
+        await asyncio.to_thread(self._isolate_culprits)
+        with self.stalls.watching():
+            await self._serve_watched()
+
+    async def _serve_watched(self) -> None:
         async with asyncio.TaskGroup() as core:
             status = core.create_task(self.server.run(), name="status")
             await self.server.started()
@@ -265,24 +274,37 @@ class Agent:
         for task, error in dead.items():
             log.error("service_died", service=task.get_name(), exc_info=error)
             self.crashes.died(error)
-        names = [p.name for p in self.supervisor.plugins.values() if p.instance is not None]
+        names = [p.name for p in self.supervisor.plugins.values() if p.run is not None]
         log.error("stopped_the_hard_way", tasks=sorted(t.get_name() for t in stuck), plugins=names)
         await self.database.close()
         self.crashes.ended()
         logging.shutdown()
         os._exit(1 if dead else 0)
 
-    async def _tell_plugin_state(self, item: Supervised) -> None:
+    async def _tell_plugin_state(self, change: Change) -> None:
         data = {
-            "plugin": item.name,
-            "state": str(item.state),
-            "recoverable": item.state.recoverable,
-            "reason": item.reason or None,
+            "plugin": change.plugin,
+            "state": str(change.state),
+            "recoverable": change.state.recoverable,
+            "reason": change.reason or None,
+            "isolation": str(change.isolation),
         }
+        stream = Stream.ALERT if change.alarming else Stream.EVENT
         try:
-            await self.outbox.emit("agent", [("plugin.state", data)], Stream.EVENT)
+            await self.outbox.emit("agent", [("plugin.state", data)], stream)
         except EmitError as error:
-            log.warning("plugin_state_untold", plugin=item.name, error=str(error))
+            log.warning("plugin_state_untold", plugin=change.plugin, error=str(error))
+
+    def _stalled(self, stall: Stall) -> None:
+        self.reporter.stalls += 1
+        self.supervisor.stalled(stall)
+
+    def _isolate_culprits(self) -> None:
+        """A plugin whose code ended the process before this one goes on in one of its own."""
+        for item in self.crashes.untold():
+            if item.report.plugin is not None and item.report.kind is Kind.SIGNAL:
+                why = f"it ended the agent: {item.report.reason}"
+                self.supervisor.move(item.report.plugin, why)
 
     async def _notify(self) -> None:
         """READY once, then STATUS, and WATCHDOG for as long as this loop turns.

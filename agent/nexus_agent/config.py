@@ -6,18 +6,18 @@ import ipaddress
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from nexus_agent import discovery, protocol, settings
+from nexus_agent import protocol, settings
 from nexus_agent.broker import BrokerAddress
 from nexus_agent.logs import LogSettings
-from nexus_agent.plugin import Plugin, Safety, Settings
-from nexus_agent.settings import Section, SettingsError
+from nexus_agent.plugin import Safety
+from nexus_agent.sections import PluginSection, own_keys, read_section
+from nexus_agent.settings import Section
 
 
 def _hostname_as_id() -> str:
@@ -36,6 +36,9 @@ class AgentSection(Section):
     """The status socket."""
     upgrade_dir: Path = Path("/var/lib/nexus-upgrade")
     """Where the package notes that it has rolled back an upgrade; the agent only reads it."""
+
+    bundles: Path = Path("/usr/local/lib/nexus/plugins")
+    """Where folders with plugins of others are, each with its `plugin.toml`."""
 
     @field_validator("id")
     @classmethod
@@ -185,6 +188,25 @@ def _loopback(listen: str) -> tuple[str, int]:
     return str(address), number
 
 
+class SupervisorSection(Section):
+    """What `[supervisor]` takes: how plugins that fail are treated."""
+
+    restarts: Annotated[int, Field(ge=0)] = 10
+    """More restarts than this within `window_s` mean quarantine."""
+    window_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds over which restarts are counted."""
+    quarantine_s: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds that a plugin in quarantine rests before it gets another chance."""
+    backoff_s: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds before the first restart; they double with each, half of them at random."""
+    backoff_cap_s: Annotated[float, Field(gt=0)] = 60.0
+    """The longest of these pauses."""
+    stall_s: Annotated[float, Field(ge=0.1)] = 1.0
+    """A plugin that blocks the agent's event loop this long commits an offence."""
+    stalls: Annotated[int, Field(ge=1)] = 3
+    """With so many offences within an hour it goes on in a process of its own."""
+
+
 class AgentConfig(Section):
     """agent.toml as a whole."""
 
@@ -197,70 +219,26 @@ class AgentConfig(Section):
     outbox: OutboxSection = Field(default_factory=OutboxSection)
     link: LinkSection = Field(default_factory=LinkSection)
     metrics: MetricsSection = Field(default_factory=MetricsSection)
+    supervisor: SupervisorSection = Field(default_factory=SupervisorSection)
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class PluginSection:
-    """One `[plugins.<name>]`: the plugin's class (None if it is switched off) and its settings."""
-
-    name: str
-    plugin: type[Plugin[Any]] | None
-    settings: Settings | None
-
-
 def load_config(file: Path, environ: Mapping[str, str]) -> AgentConfig:
-    """Read and check agent.toml, the plugins' sections too. Raises SettingsError."""
+    """Read and check agent.toml; of the plugins' sections what is the agent's own in them.
+
+    Raises SettingsError.
+    """
     config = settings.load(AgentConfig, file, environ)
-    plugin_sections(config, str(file), environ)
+    for name, section in config.plugins.items():
+        own_keys(name, section, str(file), environ)
     return config
 
 
 def plugin_sections(
     config: AgentConfig, source: str, environ: Mapping[str, str] = MappingProxyType({})
 ) -> list[PluginSection]:
-    """Every `[plugins.<name>]` against its plugin's own model. Raises SettingsError.
-
-    A plugin that is switched off is not imported and its keys are not looked at. *environ* only
-    serves to name the variable that brought a wrong value.
-    """
-    origins = settings.variables(environ)
-    found: list[PluginSection] = []
-    for name, section in config.plugins.items():
-        keys = dict(section)
-        where = origins.get(("plugins", name, "enabled"), source)
-        enabled = _as_bool(keys.pop("enabled", True), f"{where}: plugins.{name}.enabled")
-        if not enabled:
-            found.append(PluginSection(name, None, None))
-            continue
-        try:
-            plugin = discovery.load(name)
-        except discovery.DiscoveryError as error:
-            raise SettingsError(f"{source}: plugins.{name}: {error}") from None
-        at = ("plugins", name)
-        try:
-            checked = settings.validate(plugin.settings_model, keys, source, origins, at)
-        except SettingsError:
-            raise
-        except Exception as error:
-            # The model is the plugin's own code, and may raise anything.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            message = f"{source}: plugins.{name}: the plugin fails to check them: {reason}"
-            raise SettingsError(message) from error
-        found.append(PluginSection(name, plugin, checked))
-    enabled_names = {section.name for section in found if section.plugin is not None}
-    for item in found:
-        missing = set(item.plugin.requires if item.plugin else ()) - enabled_names
-        if missing:
-            raise SettingsError(
-                f"{source}: plugins.{item.name}: needs the plugin {min(missing)!r} enabled too"
-            )
-    return found
-
-
-def _as_bool(value: Any, where: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in {"true", "false", "1", "0"}:
-        return value.lower() in {"true", "1"}
-    raise SettingsError(f"{where}: must be true or false, not {value!r}")
+    """What every `[plugins.<name>]` asks for. Raises SettingsError for the agent's own keys."""
+    return [
+        read_section(name, section, config.agent.bundles, source, environ)
+        for name, section in config.plugins.items()
+    ]

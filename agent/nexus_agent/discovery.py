@@ -1,4 +1,4 @@
-"""Finding plugins: by entry point, or in a bundle folder. Nothing is imported before it is asked for.
+"""Finding plugins: by entry point, or in a bundle folder. What nobody asks for is not imported.
 
 A bundle is a folder with a manifest, `plugin.toml`, and the plugin's code beside it:
 
@@ -28,6 +28,8 @@ MANIFEST: Final = "plugin.toml"
 MANIFEST_BYTES: Final = 64 * 1024
 API: Final = 1
 """The version of the contract in `nexus_agent.plugin`."""
+RESERVED: Final = "agent"
+"""What the agent calls itself in events and state."""
 OWN: Final = "nexus-core-agent"
 """The distribution whose plugins are the product's own."""
 
@@ -84,6 +86,8 @@ def find(name: str, bundles: Path | None = None) -> Code:
 
     An installed plugin wins over a bundle of its name: a folder cannot take the place of one.
     """
+    if name == RESERVED:
+        raise DiscoveryError(f"no plugin may be called {RESERVED!r}")
     installed = available()
     if name in installed:
         return installed[name]

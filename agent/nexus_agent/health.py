@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from nexus_agent.clock import Clock
 from nexus_agent.protocol import format_time
 from nexus_agent.reload import Reloader
-from nexus_agent.runtime.supervisor import PluginState, Supervisor
+from nexus_agent.runtime.states import PluginState
+from nexus_agent.runtime.supervisor import Supervisor
 from nexus_agent.status.scrapes import MetricsServer
 from nexus_agent.store.housekeeping import Housekeeper
 from nexus_agent.store.outbox import Outbox
@@ -81,10 +82,15 @@ def of_outbox(outbox: Outbox, unopened: str | None) -> list[Problem]:
 def of_plugins(supervisor: Supervisor) -> list[Problem]:
     found: list[Problem] = []
     for item in supervisor.plugins.values():
-        if item.state in {PluginState.FAILED, PluginState.QUARANTINED}:
+        if item.state.is_alarming:
             found.append(Problem("critical", f"Plugin {item.name} is {item.state}: {item.reason}."))
         elif item.state is PluginState.BACKOFF:
             found.append(Problem("warning", f"Plugin {item.name} restarts: {item.reason}."))
+        elif item.state is PluginState.WAITING:
+            found.append(Problem("warning", f"Plugin {item.name} {item.reason}."))
+        if item.moved:
+            text = f"Plugin {item.name} was given a process of its own: {item.moved}."
+            found.append(Problem("warning", text))
     return found
 
 

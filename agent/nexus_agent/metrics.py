@@ -13,7 +13,8 @@ from typing import Any, Final, Literal
 
 from nexus_agent.health import LEVELS, Findings, Problem
 from nexus_agent.protocol import Stream
-from nexus_agent.runtime.supervisor import PluginState, Supervisor
+from nexus_agent.runtime.states import PluginState
+from nexus_agent.runtime.supervisor import Supervisor
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.sync.link import Link, LinkState
 from nexus_agent.sync.sender import Sender

@@ -79,7 +79,7 @@ class EmitError(PluginError):
 
 
 class StateError(PluginError):
-    """The value was not kept: it is no JSON, or the plugin's quota is used up. The old one stays."""
+    """The value was not kept: it is no JSON, or the plugin's quota is full. The old one stays."""
 
 
 class Settings(BaseModel):

@@ -16,10 +16,11 @@ import structlog
 from pydantic import BaseModel
 
 from nexus_agent import logs
-from nexus_agent.config import AgentConfig, PluginSection, load_config, plugin_sections
+from nexus_agent.config import AgentConfig, load_config, plugin_sections
 from nexus_agent.manage.commands import Commander
 from nexus_agent.runtime.context import VehicleNames
-from nexus_agent.runtime.supervisor import Supervised, Supervisor
+from nexus_agent.runtime.supervisor import Supervisor
+from nexus_agent.sections import PluginSection
 from nexus_agent.settings import SettingsError
 from nexus_agent.status.scrapes import MetricsServer
 from nexus_agent.store.housekeeping import Housekeeper, Keep
@@ -79,19 +80,18 @@ class Reloader:
     async def _reload(self) -> None:
         try:
             config, plugins = await asyncio.to_thread(self._read)
+            self.error = await self._supervisor.check(plugins)
         except SettingsError as error:
             self.error = str(error)
-            log.error("settings_refused", error=self.error)  # noqa: TRY400 - it says it all
+        if self.error is not None:
+            log.error("settings_refused", error=self.error)
             return
-        self.error = None
         keys = list(changes(self._config, config))
         applied = [name for name in self._live if any(_within(key, name) for key in keys)]
         for name in applied:
             if (coming := self._live[name](config)) is not None:
                 await coming
-        changed = self._supervisor.become(
-            [Supervised(item.name, item.plugin, item.settings) for item in plugins]
-        )
+        changed = self._supervisor.become(plugins)
         self.waiting = [key for key in keys if not any(_within(key, name) for name in applied)]
         self._config = _merged(self._config, config, self.waiting)
         log.info(

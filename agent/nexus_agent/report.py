@@ -13,10 +13,10 @@ from nexus_agent.birth import birth, introduction
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig
 from nexus_agent.health import LEVELS, WAITS, Findings, Problem, Since
-from nexus_agent.plugin import commands_of
 from nexus_agent.protocol import Presence, Stream, format_time
 from nexus_agent.reload import Reloader
-from nexus_agent.runtime.supervisor import Supervised, Supervisor
+from nexus_agent.runtime.states import Supervised
+from nexus_agent.runtime.supervisor import Supervisor
 from nexus_agent.status.history import History
 from nexus_agent.status.scrapes import MetricsServer
 from nexus_agent.status.source import SCHEMA, UnavailableError
@@ -83,6 +83,8 @@ class Reporter:
         self.scrapes: MetricsServer | None = None
         self.reloader: Reloader | None = None
         self.stopping = False
+        self.stalls = 0
+        """How often the event loop stood still."""
         self.unopened: str | None = None
         """Why the database could not be opened yet."""
         outbox.on_sealed(lambda segment: self._intake.add(len(segment.payload)))
@@ -100,7 +102,7 @@ class Reporter:
             plugins={
                 item.name: str(item.state)
                 for item in self._supervisor.plugins.values()
-                if item.plugin is not None
+                if item.is_wanted
             },
         )
 
@@ -274,21 +276,44 @@ class Reporter:
 
 
 def _plugin(item: Supervised) -> dict[str, Any]:
-    plugin = item.plugin
+    said, counters, run = item.description, item.counters, item.run
     return {
         "name": item.name,
-        "version": plugin.version if plugin else None,
-        "description": plugin.description if plugin else None,
+        "version": said.version if said else None,
+        "description": said.description if said else None,
+        "isolation": str(item.isolation),
+        "moved": item.moved or None,
+        "pid": run.pid if run else None,
         "state": str(item.state),
         "recoverable": item.state.recoverable,
         "since": _time(item.since or None),
         "restarts": item.restarts,
         "reason": item.reason or None,
         "last_error": item.last_error or None,
-        "report": item.counters.report or None,
-        "events": item.counters.events,
-        "commands": [f"{item.name}.{name}" for name in commands_of(plugin)] if plugin else [],
+        "report": counters.report or None,
+        "events": counters.events,
+        "event_bytes": counters.bytes,
+        "refused_events": counters.refused,
+        "errors": counters.errors,
+        "stalls": counters.stalls,
+        "loop_s": round(counters.loop_s, 3),
+        "threads": {
+            "busy": counters.threads.busy,
+            "calls": counters.threads.calls,
+            "seconds": round(counters.threads.seconds, 3),
+        },
+        "commands": [f"{item.name}.{name}" for name in said.commands] if said else [],
+        "emits": list(said.emits) if said else [],
+        "opens": _opened(item),
+        "requires": list(said.requires) if said else [],
+        "settings_schema": said.settings if said else None,
     }
+
+
+def _opened(item: Supervised) -> list[str]:
+    """What the settings have it open."""
+    said, keys = item.description, item.section.keys
+    return [str(keys[name]) for name in said.devices if name in keys] if said else []
 
 
 def _oldest(waiting: list[StreamStatus]) -> int | None:

@@ -84,7 +84,7 @@ def _lines(trace: traceback.TracebackException, depth: int) -> Iterator[str]:
         yield "then:"
     yield redact("".join(trace.format_exception_only()))
     for frame in trace.stack:
-        yield _line(frame.filename, frame.lineno or 0, frame.name)
+        yield line_of(frame.filename, frame.lineno or 0, frame.name)
     for part in (trace.exceptions or ())[:_CHAIN]:
         yield from _lines(part, depth - 1)
 
@@ -101,7 +101,7 @@ def read_dump(text: str) -> tuple[str, list[str], list[str]]:
     stack: list[str] = []
     for block in blocks:
         stack.append(redact(block.partition("\n")[0]))
-        stack += [_line(file, int(line), name) for file, line, name in _FRAME.findall(block)]
+        stack += [line_of(file, int(line), name) for file, line, name in _FRAME.findall(block)]
     files = [file for file, _, _ in _FRAME.findall(blocks[0])] if blocks else []
     return redact(_SIGNALS.get(words, words)), stack[:LINES], files
 
@@ -119,7 +119,8 @@ def plugin_among(files: Sequence[str], places: Mapping[str, str]) -> str | None:
     return None
 
 
-def _line(file: str, line: int, function: str) -> str:
+def line_of(file: str, line: int, function: str) -> str:
+    """One line of a stack, with the file's path as short as it can be told."""
     short = _INSTALLED.sub("", file)
     if short == file:
         short = "/".join(file.split("/")[-3:])

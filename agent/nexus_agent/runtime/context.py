@@ -5,31 +5,43 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
-from nexus_agent.plugin import BusEvent, Logger, Settings, State, Stream
+from nexus_agent.plugin import (
+    BusEvent,
+    EmitError,
+    Logger,
+    Overflow,
+    Settings,
+    State,
+    Stream,
+    Subscription,
+)
+from nexus_agent.protocol import ProtocolError
+from nexus_agent.runtime.allowance import Allowance
+from nexus_agent.runtime.threads import ThreadCosts, Workers
 
 T = TypeVar("T")
 
 
 class EventSink(Protocol):
-    """Where events go; the outbox is one."""
+    """Where events go; the outbox is one. Both return the bytes that the events take as JSON."""
 
     def emit(
         self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
-    ) -> Awaitable[None]: ...
+    ) -> Awaitable[int]: ...
 
     def hand_over_many(
         self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
-    ) -> None: ...
+    ) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +49,116 @@ class Services:
     """What every plugin's context stands on."""
 
     sink: EventSink
-    bus: Bus[BusEvent]
+    bus: Bus
     clock: Clock
-    executor: Executor
     state_of: Callable[[str], State]
     name_vehicle: Callable[[str], dict[str, str]]
 
 
 @dataclass(slots=True)
 class Counters:
-    """What one plugin did so far, over all of its restarts."""
+    """What one plugin did so far, over all of its runs.
+
+    bytes: of its events, as JSON; refused: events that were not taken; loop_s: its time on the
+    agent's event loop, of a process of its own its CPU time; alive: monotonic time of its last
+    sign of life.
+    """
 
     events: int = 0
+    bytes: int = 0
+    refused: int = 0
     errors: int = 0
+    stalls: int = 0
+    loop_s: float = 0.0
     report: str = ""
+    alive: float = 0.0
+    threads: ThreadCosts = field(default_factory=ThreadCosts)
+
+
+class Outlet:
+    """Where the events of one plugin go through, whichever process they come from."""
+
+    def __init__(
+        self, name: str, services: Services, counters: Counters, allowance: Allowance
+    ) -> None:
+        self._name = name
+        self._services = services
+        self._counters = counters
+        self._allowance = allowance
+
+    async def emit(self, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
+        """As `Context.emit_many`. It waits where the plugin emits more than it may."""
+        if not events:
+            return
+        if (wait := self._allowance.take(len(events))) > 0:
+            await asyncio.sleep(wait)
+        try:
+            size = await self._services.sink.emit(self._name, events, stream)
+        except ProtocolError as error:
+            self._counters.refused += len(events)
+            raise EmitError(str(error)) from None
+        except EmitError:
+            self._counters.refused += len(events)
+            raise
+        self._count(events, stream, size)
+
+    def hand_over(self, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
+        """As `Context.hand_over_many`."""
+        if not events:
+            return
+        if not self._allowance.has(len(events)):
+            self._counters.refused += len(events)
+            raise EmitError("the plugin emits more events than it may: see `limits.events_s`")
+        try:
+            size = self._services.sink.hand_over_many(self._name, events, stream)
+        except ProtocolError as error:
+            self._counters.refused += len(events)
+            raise EmitError(str(error)) from None
+        except EmitError:
+            self._counters.refused += len(events)
+            raise
+        self._allowance.take(len(events))
+        self._count(events, stream, size)
+
+    def _count(self, events: Sequence[tuple[str, Any]], stream: Stream, size: int) -> None:
+        self._counters.events += len(events)
+        self._counters.bytes += size
+        self._counters.alive = time.monotonic()
+        if self._services.bus.is_heard:
+            now = self._services.clock.stamp().wall
+            for event_type, data in events:
+                self._services.bus.publish(BusEvent(self._name, event_type, stream, now, data))
 
 
 class PluginContext:
-    """The `Context` of one plugin (see `nexus_agent.plugin.Context`)."""
+    """The `Context` of one run of a plugin in this process (see `nexus_agent.plugin.Context`)."""
 
     def __init__(
-        self, name: str, settings: Settings, services: Services, counters: Counters
+        self,
+        name: str,
+        settings: Settings,
+        services: Services,
+        counters: Counters,
+        allowance: Allowance,
     ) -> None:
-        self._name = name
         self._settings = settings
         self._services = services
         self._counters = counters
+        self._outlet = Outlet(name, services, counters, allowance)
+        self._workers = Workers(name, counters.threads)
         self._log: Logger = structlog.get_logger("plugin").bind(plugin=name)
         self._state = services.state_of(name)
+        self._changed = asyncio.Event()
+
+    def become(self, settings: Settings) -> None:
+        """Have other settings from now on."""
+        self._settings = settings
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """The run is over."""
+        self._workers.close()
 
     @property
     def settings(self) -> Settings:
@@ -79,50 +173,48 @@ class PluginContext:
         return self._state
 
     async def emit(self, event_type: str, data: Any, *, stream: Stream = Stream.EVENT) -> None:
-        await self.emit_many([(event_type, data)], stream=stream)
+        await self._outlet.emit([(event_type, data)], stream)
 
     async def emit_many(
         self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
     ) -> None:
-        if events:
-            await self._services.sink.emit(self._name, events, stream)
-            self._count(events, stream)
+        await self._outlet.emit(events, stream)
 
     def hand_over(self, event_type: str, data: Any, *, stream: Stream = Stream.TELEMETRY) -> None:
-        self.hand_over_many([(event_type, data)], stream=stream)
+        self._outlet.hand_over([(event_type, data)], stream)
 
     def hand_over_many(
         self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
     ) -> None:
-        if events:
-            self._services.sink.hand_over_many(self._name, events, stream)
-            self._count(events, stream)
-
-    def _count(self, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
-        self._counters.events += len(events)
-        now = self._services.clock.stamp().wall
-        for event_type, data in events:
-            self._services.bus.publish(BusEvent(self._name, event_type, stream, now, data))
+        self._outlet.hand_over(events, stream)
 
     def report(self, text: str) -> None:
         self._counters.report = text
+        self.alive()
+
+    def alive(self) -> None:
+        self._counters.alive = time.monotonic()
+
+    async def sleep(self, seconds: float) -> bool:
+        changed = self._changed
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @asynccontextmanager
-    async def subscribe(self, *event_types: str) -> AsyncIterator[AsyncIterator[BusEvent]]:
-        async with self._services.bus.subscribe() as subscription:
-
-            async def wanted() -> AsyncIterator[BusEvent]:
-                async for event in subscription:
-                    if not event_types or event.type in event_types:
-                        yield event
-
-            yield wanted()
+    async def subscribe(
+        self, *patterns: str, overflow: Overflow = Overflow.DROP_OLDEST
+    ) -> AsyncIterator[Subscription]:
+        with self._services.bus.listen(*patterns, overflow=overflow) as listener:
+            yield listener
 
     async def run_blocking(self, function: Callable[..., T], *args: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._services.executor, function, *args)
+        return await self._workers.run(function, *args)
 
-    def vehicle(self, vin: str) -> dict[str, str]:
+    async def vehicle(self, vin: str) -> dict[str, str]:
         return self._services.name_vehicle(vin)
 
 

@@ -1,260 +1,438 @@
-"""The supervisor: runs every plugin in a task of its own, restarts it, and says how it is.
+"""The supervisor: gives every plugin a life of its own, and says how it is.
 
-A plugin never takes down the agent or its neighbours: `_run_once` and `invoke` catch whatever it
-raises, SystemExit too.
+A plugin never takes down the agent or its neighbours: what it raises is caught in `life` and in
+`invoke`, SystemExit too; what it takes is watched; one that blocks the agent's loop again and again
+goes on in a process of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
-import random
-import traceback
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from pydantic import BaseModel
 
 from nexus_agent.clock import Clock
-from nexus_agent.plugin import (
-    CommandSpec,
-    FatalError,
-    Plugin,
-    PluginError,
-    Progress,
-    Settings,
-    commands_of,
-)
-from nexus_agent.runtime.context import Counters, PluginContext, Services
+from nexus_agent.config import SupervisorSection
+from nexus_agent.plugin import CommandSpec, PluginError, Progress, RetryError
+from nexus_agent.runtime.allowance import Allowance
+from nexus_agent.runtime.context import PluginContext, Services
+from nexus_agent.runtime.life import House, lead
+from nexus_agent.runtime.meter import Meter
+from nexus_agent.runtime.process import ProcessRun
+from nexus_agent.runtime.run import StuckError
+from nexus_agent.runtime.stalls import Stall
+from nexus_agent.runtime.states import Change, PluginState, Supervised
+from nexus_agent.runtime.task import TaskRun, words
+from nexus_agent.sections import Isolation, PluginSection
+from nexus_agent.store.errors import StoreError
 
 log = structlog.get_logger("supervisor")
 
-BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_CAP_S: Final = 60.0
-STEADY_S: Final = 60.0
-"""A run this long is no failure to start: the backoff begins anew."""
-BUDGET: Final = 10
-BUDGET_WINDOW_S: Final = 600.0
-"""More than BUDGET restarts within this window mean quarantine."""
-QUARANTINE_S: Final = 900.0
-TRACEBACK_CHARACTERS: Final = 2000
-HAND_OVER_S: Final = 5.0
-"""A plugin whose settings changed has this long to end before its state says that it does not."""
+LOOK_S: Final = 1.0
+SHARE_WINDOW_S: Final = 30.0
+OFFENCES_WITHIN_S: Final = 3600.0
+HAND_OVER_S: Final = 6.0
+"""A plugin whose run is to end has this long before its state says that it does not."""
+UNTOLD: Final = 1000
+OWN_STATE: Final = "agent"
+"""Whose small state keeps what must outlive the agent: `moved` and `switched_off`."""
 
-
-class PluginState(enum.StrEnum):
-    """Where a plugin is in its life."""
-
-    DISABLED = "disabled"
-    """Switched off in the settings."""
-    STARTING = "starting"
-    RUNNING = "running"
-    BACKOFF = "backoff"
-    """Failed; waits to be started again."""
-    QUARANTINED = "quarantined"
-    """Failed too often; rests for long, then gets another chance."""
-    STOPPED = "stopped"
-    """Done, or stopped with the agent."""
-    FAILED = "failed"
-    """Said that trying again cannot help; a person has to look."""
-
-    @property
-    def recoverable(self) -> bool:
-        """Whether the agent itself will bring it (back) to running."""
-        return self in {
-            PluginState.STARTING,
-            PluginState.RUNNING,
-            PluginState.BACKOFF,
-            PluginState.QUARANTINED,
-        }
-
-
-StateListener = Callable[["Supervised"], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Supervised:
-    """One plugin under supervision. since: wall time (ns) of the last change of state."""
-
-    name: str
-    plugin: type[Plugin[Any]] | None
-    settings: Settings | None
-    state: PluginState = PluginState.DISABLED
-    since: int = 0
-    restarts: int = 0
-    reason: str = ""
-    last_error: str = ""
-    counters: Counters = field(default_factory=Counters)
-    instance: Plugin[Any] | None = None
+Tell = Callable[[Change], Awaitable[None]]
 
 
 class Supervisor:
-    """Keep `run` running; cancel it to stop every plugin."""
+    """Keep `run` running; cancel it to stop every plugin.
+
+    private: folders of the agent that no plugin's process may open. tell: told of every change.
+    """
 
     def __init__(
-        self, plugins: list[Supervised], services: Services, clock: Clock, changed: StateListener
+        self,
+        sections: Sequence[PluginSection],
+        services: Services,
+        clock: Clock,
+        tell: Tell,
+        policy: SupervisorSection | None = None,
+        private: tuple[Path, ...] = (),
     ) -> None:
-        self.plugins = {item.name: item for item in plugins}
+        self.plugins = {section.name: Supervised(section) for section in sections}
+        self.policy = policy or SupervisorSection()
+        self.meter = Meter()
         self._services = services
+        self._private = private
         self._clock = clock
-        self._changed = changed
+        self._tell = tell
+        self._untold: deque[Change] = deque(maxlen=UNTOLD)
+        self._news = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._leftovers: dict[str, TaskRun] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._shares: dict[str, tuple[float, float]] = {}
+        self._house = House(self.policy, self._open, self._enter, self._ready)
+        self._state = services.state_of(OWN_STATE)
 
     async def run(self) -> None:
-        """Run every enabled plugin until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            for item in self.plugins.values():
-                item.since = self._clock.stamp().wall
-                if item.plugin is not None:
-                    self._start(group, item)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self._group = None
+        """Give every plugin its life until cancelled."""
+        await self._recall()
+        with self.meter.install():
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._tell_changes(), name="supervisor:tell")
+                group.create_task(self._look_after(), name="supervisor:look")
+                for item in self.plugins.values():
+                    item.since = self._clock.stamp().wall
+                    self._begin(item)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._group = None
 
-    def become(self, wanted: list[Supervised]) -> list[str]:
+    # -- who is to run -----------------------------------------------------------------------
+
+    async def check(self, sections: Sequence[PluginSection]) -> str | None:
+        """Why one of these cannot take the place of what is; None if all can."""
+        for section in sections:
+            old = self.plugins.get(section.name)
+            if old is not None and old.section == section:
+                continue
+            if section.problem is not None:
+                return section.problem
+            if old is not None and isinstance(old.run, ProcessRun):
+                with suppress(TimeoutError, PluginError):
+                    async with asyncio.timeout(HAND_OVER_S):
+                        if (why := await old.run.check(section)) is not None:
+                            return why
+        return None
+
+    def become(self, sections: Sequence[PluginSection]) -> list[str]:
         """Have these plugins from now on, and no others; the names of those that change.
 
-        A plugin whose class and settings stay goes on undisturbed. One that changes ends its run
-        first, however long that takes; its counts go on.
+        A plugin whose section stays goes on undisturbed, as does one of which only live settings
+        change. Any other ends its run first, however long that takes; its counts go on.
         """
-        names = {item.name for item in wanted}
-        gone = [Supervised(name, None, None) for name in self.plugins if name not in names]
-        changed = [item for item in (*wanted, *gone) if self._differs(item)]
-        for item in changed:
-            if (old := self.plugins.get(item.name)) is not None:
-                item.counters, item.restarts = old.counters, old.restarts
-            item.since = self._clock.stamp().wall
-            if item.plugin is not None:
-                item.state = PluginState.STARTING
-            self.plugins[item.name] = item
-            if self._group is not None:
-                if (task := self._tasks.get(item.name)) is not None:
-                    task.cancel()
-                self._start(self._group, item)
-        for item in gone:
-            del self.plugins[item.name]
-        return sorted(item.name for item in changed)
+        wanted = {section.name: section for section in sections}
+        changed: list[str] = []
+        for name in [name for name in self.plugins if name not in wanted]:
+            self._end(self.plugins.pop(name))
+            changed.append(name)
+        for name, section in wanted.items():
+            item = self.plugins.get(name)
+            if item is None:
+                item = self.plugins[name] = Supervised(section)
+            elif item.section == section:
+                continue
+            elif not self._take_live(item, section):
+                item.section, item.moved = section, ""
+                item.read_class()
+            else:
+                changed.append(name)
+                continue
+            changed.append(name)
+            self._begin(item)
+        self._notify()
+        return sorted(changed)
 
-    def _differs(self, item: Supervised) -> bool:
-        old = self.plugins.get(item.name)
-        return old is None or (old.plugin, old.settings) != (item.plugin, item.settings)
-
-    def _start(self, group: asyncio.TaskGroup, item: Supervised) -> None:
-        self._tasks[item.name] = group.create_task(
-            self._take_turn(item), name=f"supervise:{item.name}"
+    def _take_live(self, item: Supervised, section: PluginSection) -> bool:
+        """Whether the run that there is goes on with the new settings."""
+        old, new = item.section, section
+        keys = {
+            key
+            for key in {*old.keys, *new.keys}
+            if (key in old.keys, old.keys.get(key)) != (key in new.keys, new.keys.get(key))
+        }
+        same = (old.code, old.isolation, old.limits, old.problem) == (
+            new.code,
+            new.isolation,
+            new.limits,
+            new.problem,
         )
+        if item.run is None or item.description is None or not same:
+            return False
+        if not keys or not keys <= item.description.live:
+            return False
+        item.section = section
+        item.run.become(section)
+        return True
 
-    async def _take_turn(self, item: Supervised) -> None:
-        """Supervise *item* once the run before it, with other settings, has ended."""
+    def start(self, name: str) -> None:
+        """Start a plugin that is stopped, or let one rest no longer. Raises PluginError."""
+        item = self._known(name)
+        if not item.is_wanted:
+            raise PluginError(f"plugin {name!r} is switched off: enable it first")
+        if item.state in {PluginState.RUNNING, PluginState.STARTING}:
+            raise PluginError(f"plugin {name!r} is {item.state} already")
+        self._begin(item)
+
+    def stop(self, name: str, by: str) -> None:
+        """Stop a plugin until somebody starts it, or the agent starts anew."""
+        item = self._known(name)
+        self._end(item)
+        self._enter(item, PluginState.STOPPED, f"stopped by {by}")
+
+    def restart(self, name: str) -> None:
+        """End its run, if there is one, and begin another, in the tier that the settings say."""
+        item = self._known(name)
+        if not item.is_wanted:
+            raise PluginError(f"plugin {name!r} is switched off: enable it first")
+        item.moved = ""
+        item.stalls.clear()
+        self._begin(item)
+
+    async def switch(self, name: str, *, on: bool) -> None:
+        """Enable or disable a plugin at this box, whatever its settings say; it is remembered."""
+        item = self._known(name)
+        item.switched_off = not on
+        item.moved = "" if on else item.moved
+        await self._remember()
+        self._begin(item)
+
+    def _known(self, name: str) -> Supervised:
+        if name not in self.plugins:
+            raise PluginError(
+                f"there is no plugin {name!r}; the settings have: {', '.join(sorted(self.plugins))}"
+            )
+        return self.plugins[name]
+
+    # -- lives -------------------------------------------------------------------------------
+
+    def _begin(self, item: Supervised) -> None:
+        """Begin a life, after the one that there is."""
+        self._end(item)
+        if self._group is not None:
+            self._lives[item.name] = self._group.create_task(
+                self._live(item), name=f"supervise:{item.name}"
+            )
+
+    def _end(self, item: Supervised) -> None:
+        if (task := self._lives.pop(item.name, None)) is not None:
+            task.cancel()
+
+    async def _live(self, item: Supervised) -> None:
         turn = self._turns.setdefault(item.name, asyncio.Lock())
         try:
             async with asyncio.timeout(HAND_OVER_S):
                 await turn.acquire()
         except TimeoutError:
-            reason = "its run with the former settings does not end; only a restart ends it"
-            await self._enter(item, PluginState.BACKOFF, reason)
+            self._enter(item, PluginState.STUCK, "the run before does not end")
             await turn.acquire()
         try:
-            if item.plugin is None:
-                await self._enter(item, PluginState.DISABLED, "the settings do not ask for it")
+            await self._wait_for_leftover(item)
+            if not item.section.enabled:
+                self._enter(item, PluginState.DISABLED, "the settings do not ask for it")
+            elif item.switched_off:
+                self._enter(item, PluginState.DISABLED, "switched off at this box")
             else:
-                await self._supervise(item)
+                await lead(item, self._house)
+        except StuckError as error:
+            self._enter(item, PluginState.STUCK, str(error))
         finally:
             turn.release()
 
-    async def _supervise(self, item: Supervised) -> None:
-        loop = asyncio.get_running_loop()
-        failures: deque[float] = deque(maxlen=BUDGET + 1)
-        attempt = 0
-        while True:
-            await self._enter(item, PluginState.STARTING, "")
-            started = loop.time()
-            error = await self._run_once(item)
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                return  # whatever it said to its cancellation
-            if error is None:
-                await self._enter(item, PluginState.STOPPED, "its work is done")
-                return
-            if isinstance(error, FatalError):
-                await self._enter(item, PluginState.FAILED, str(error))
-                return
-            attempt = 1 if loop.time() - started >= STEADY_S else attempt + 1
-            failures.append(loop.time())
-            if len(failures) > BUDGET and failures[-1] - failures[0] <= BUDGET_WINDOW_S:
-                failures.clear()
-                attempt = 0
-                await self._enter(
-                    item, PluginState.QUARANTINED, f"{BUDGET} restarts did not help: {error}"
-                )
-                await asyncio.sleep(QUARANTINE_S)
-            else:
-                await self._enter(item, PluginState.BACKOFF, _words(error))
-                await asyncio.sleep(backoff(attempt))
-            item.restarts += 1
+    async def _wait_for_leftover(self, item: Supervised) -> None:
+        """Until the task of a run that did not end in time has ended after all."""
+        run = self._leftovers.pop(item.name, None)
+        if run is not None and (task := run.leftover) is not None:
+            self._enter(item, PluginState.STUCK, "the run before does not end")
+            await asyncio.wait([task])
 
-    async def _run_once(self, item: Supervised) -> BaseException | None:
-        """Run a new instance to its end; what it raised, or None if it returned."""
-        if item.plugin is None or item.settings is None:
-            return FatalError("the plugin is switched off")
-        context = PluginContext(item.name, item.settings, self._services, item.counters)
-        try:
-            item.instance = item.plugin(context)
-            await self._enter(item, PluginState.RUNNING, "")
-            await item.instance.run()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin boundary
-            item.counters.errors += 1
-            item.last_error = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
-            log.warning("plugin_failed", plugin=item.name, error=_words(error))
-            return error
-        finally:
-            item.instance = None
+    def _open(self, item: Supervised) -> TaskRun | ProcessRun:
+        """A run in the plugin's tier."""
+        section, allowance = item.section, Allowance(item.section.limits.events_s)
+        if item.isolation is Isolation.PROCESS:
+            return ProcessRun(section, self._services, item.counters, allowance, self._private)
+        if section.plugin is None or section.settings is None:
+            raise PluginError(f"plugin {item.name!r} is not loaded")
+        context = PluginContext(
+            item.name, section.settings, self._services, item.counters, allowance
+        )
+        run = TaskRun(section.plugin, context, (self.meter, item.account), self._spawn)
+        self._leftovers[item.name] = run
+        return run
+
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+        if self._group is None:
+            work.close()
+            raise PluginError("the agent is stopping")
+        return self._group.create_task(work, name=name)
+
+    async def _ready(self, item: Supervised) -> None:
+        """Return once every plugin that *item* requires runs."""
+        self._notify()
+        while (obstacle := self._obstacle(item)) is not None:
+            if (item.state, item.reason) != obstacle:
+                self._enter(item, *obstacle)
+            await self._news.wait()
+
+    def _obstacle(self, item: Supervised) -> tuple[PluginState, str] | None:
+        needs = item.description.requires if item.description else ()
+        if (circle := self._circle(item.name, [])) is not None:
+            return PluginState.BLOCKED, f"needs itself: {' → '.join(circle)}"
+        for name in needs:
+            other = self.plugins.get(name)
+            if other is None or not other.is_wanted:
+                return PluginState.BLOCKED, f"needs the plugin {name!r}, which is not switched on"
+            if other.state is not PluginState.RUNNING:
+                return PluginState.WAITING, f"waits for {name!r}, which is {other.state}"
         return None
 
-    async def _enter(self, item: Supervised, state: PluginState, reason: str) -> None:
+    def _circle(self, name: str, path: list[str]) -> list[str] | None:
+        """The way from the first of *path* by what each requires back to it."""
+        if path and name == path[0]:
+            return [*path, name]
+        if name in path:
+            return None  # a circle of others
+        item = self.plugins.get(name)
+        for need in item.description.requires if item and item.description else ():
+            if (found := self._circle(need, [*path, name])) is not None:
+                return found
+        return None
+
+    # -- states ------------------------------------------------------------------------------
+
+    def _enter(self, item: Supervised, state: PluginState, reason: str) -> None:
+        again = (item.state, item.reason) == (state, reason)
+        failed_before = item.restarts > 0 and item.counters.errors > 1
         item.state, item.reason = state, reason
         item.since = self._clock.stamp().wall
+        if state is PluginState.RUNNING:
+            item.counters.alive = time.monotonic()
+        if self.plugins.get(item.name) is not item and state is not PluginState.STUCK:
+            return  # it has no section any more
         log.info("plugin_state", plugin=item.name, state=str(state), reason=reason)
-        await self._changed(item)
+        first_failure = state is PluginState.BACKOFF and not failed_before
+        alarming = (state.is_alarming or first_failure) and not again
+        self._untold.append(Change(item.name, state, reason, item.isolation, alarming))
+        self._notify()
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _tell_changes(self) -> None:
+        """Told apart from the lives: a slow disk must not hold up a restart."""
+        while True:
+            while self._untold:
+                await self._tell(self._untold.popleft())
+            await self._news.wait()
+
+    # -- what they take ----------------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            for item in list(self.plugins.values()):
+                if item.isolation is Isolation.TASK:
+                    item.counters.loop_s = item.account.seconds
+                    self._look_at_share(item, now)
+                deadline_s = item.description.deadline_s if item.description else None
+                if item.state is not PluginState.RUNNING or item.run is None or not deadline_s:
+                    continue
+                if now - item.counters.alive > deadline_s:
+                    item.run.interrupt(RetryError(f"no sign of life for {deadline_s:g} s"))
+
+    def _look_at_share(self, item: Supervised, now: float) -> None:
+        """One that keeps the loop busy without blocking it for long takes it from all others."""
+        since, before = self._shares.setdefault(item.name, (now, item.account.seconds))
+        if now - since < SHARE_WINDOW_S:
+            return
+        self._shares[item.name] = now, item.account.seconds
+        busy = item.account.seconds - before
+        if busy / (now - since) * 100 > item.section.limits.cpu_percent:
+            self.stalled(Stall(item.name, busy, ()))
+
+    def stalled(self, stall: Stall) -> None:
+        """Note an offence; with too many of them the plugin gets a process of its own."""
+        item = self.plugins.get(stall.plugin or "")
+        if item is None:
+            return
+        now = time.monotonic()
+        item.counters.stalls += 1
+        item.stalls.append(now)
+        while now - item.stalls[0] > OFFENCES_WITHIN_S:
+            item.stalls.popleft()
+        place = f" at {stall.stack[-1].strip()}" if stall.stack else ""
+        what = f"it kept the agent's event loop for {stall.seconds:.1f} s{place}"
+        item.last_error = "\n".join((what, *stall.stack))
+        if item.isolation is Isolation.PROCESS:
+            return
+        if len(item.stalls) >= self.policy.stalls and item.section.code is not None:
+            self.move(item.name, f"{what}, offence {len(item.stalls)} within an hour")
+        else:
+            change = Change(item.name, item.state, what, item.isolation, alarming=True)
+            self._untold.append(change)
+            self._notify()
+
+    def move(self, name: str, why: str) -> None:
+        """Have a plugin go on in a process of its own, and remember that."""
+        item = self.plugins.get(name)
+        if item is None or item.isolation is Isolation.PROCESS or item.section.code is None:
+            return
+        log.warning("plugin_moved", plugin=name, reason=why)
+        item.moved = why
+        if self._group is not None:
+            self._untold.append(Change(name, item.state, why, item.isolation, alarming=True))
+            self._group.create_task(self._remember(), name="supervisor:remember")
+            self._begin(item)
+
+    async def _recall(self) -> None:
+        """What earlier lives of the agent have learned."""
+        moved: dict[str, str] = {}
+        off: list[str] = []
+        with suppress(StoreError):
+            moved = await self._state.get("moved") or {}
+            off = await self._state.get("switched_off") or []
+        for item in self.plugins.values():
+            item.moved = item.moved or moved.get(item.name, "")
+            item.switched_off = item.name in off
+            if item.section.isolation is Isolation.PROCESS or item.section.code is None:
+                item.moved = ""
+        await self._remember()
+
+    async def _remember(self) -> None:
+        try:
+            await self._state.set(
+                "moved", {item.name: item.moved for item in self.plugins.values() if item.moved}
+            )
+            off = sorted(item.name for item in self.plugins.values() if item.switched_off)
+            await self._state.set("switched_off", off)
+        except (StoreError, PluginError) as error:
+            log.warning("plugin_states_not_kept", error=str(error))
 
     # -- commands ----------------------------------------------------------------------------
+
+    def pids(self) -> frozenset[int]:
+        """The processes of plugins: whoever calls from one of them is no person."""
+        runs = (item.run for item in self.plugins.values())
+        return frozenset(run.pid for run in runs if run is not None and run.pid is not None)
 
     def find(self, name: str) -> CommandSpec | None:
         """The specification of a command by its full name, such as `obd.scan`."""
         plugin_name, _, local = name.partition(".")
         item = self.plugins.get(plugin_name)
-        if item is None or item.plugin is None:
+        if item is None or item.description is None or not item.is_wanted:
             return None
-        return commands_of(item.plugin).get(local)
+        return item.description.commands.get(local)
 
     async def invoke(self, name: str, args: BaseModel, progress: Progress) -> Any:
         """Run a command in its plugin. Raises PluginError, with words for the operator."""
-        plugin_name = name.partition(".")[0]
-        item = self.plugins[plugin_name]
+        item = self.plugins[name.partition(".")[0]]
         spec = self.find(name)
-        if item.instance is None or spec is None:
-            raise PluginError(f"plugin {plugin_name!r} is not running: {item.state}")
-        handler = getattr(item.instance, spec.attribute)
+        run = item.running()
+        if spec is None:
+            raise PluginError(f"plugin {item.name!r} has no command {name!r}")
         try:
-            return await handler(args, progress)
+            return await run.invoke(spec, args, progress)
         except PluginError:
             raise
         except (Exception, SystemExit) as error:
-            log.warning("command_failed", command=name, error=_words(error), exc_info=error)
-            raise PluginError(f"{name} broke: {_words(error)}") from error
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait before start number *attempt* + 1: exponential, half of it jitter."""
-    ceiling = min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
-    return ceiling / 2 + random.uniform(0, ceiling / 2)  # noqa: S311 - spreads load, no secret
-
-
-def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            log.warning("command_failed", command=name, error=words(error), exc_info=error)
+            raise PluginError(f"{name} broke: {words(error)}") from error

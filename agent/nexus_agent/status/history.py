@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from nexus_agent.bus import Bus
 from nexus_agent.protocol import (
     MAX_EPOCH,
     MAX_SEQUENCE,
@@ -24,6 +24,8 @@ from nexus_agent.store import segments
 from nexus_agent.store.database import Database
 from nexus_agent.store.outbox import Outbox
 
+FOLLOWED_SEGMENTS: Final = 1000
+"""So many may wait for a follower that reads slowly; then its answer ends."""
 SCAN_SEGMENTS: Final = 50
 """Segments read at a time when looking for events that fit a question."""
 _CURSOR = re.compile(r"(alert|event|telemetry|log)/([0-9]{1,6})/([0-9]{1,14})")
@@ -35,8 +37,15 @@ class History:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
-        self._sealed: Bus[Segment] = Bus()
-        outbox.on_sealed(self._sealed.publish)
+        self._followers: list[asyncio.Queue[Segment | None]] = []
+        outbox.on_sealed(self._pass_on)
+
+    def _pass_on(self, segment: Segment) -> None:
+        for queue in self._followers:
+            if queue.qsize() < FOLLOWED_SEGMENTS:
+                queue.put_nowait(segment)
+            elif queue.qsize() == FOLLOWED_SEGMENTS:
+                queue.put_nowait(None)
 
     async def events(
         self, *, after: str | None, limit: int, event_type: str | None, stream: Stream | None
@@ -118,19 +127,21 @@ class History:
         self, *, event_type: str | None, stream: Stream | None
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Events as they are committed, from now on; it ends before one would be missing."""
-        async with self._sealed.subscribe() as subscription:
+        queue: asyncio.Queue[Segment | None] = asyncio.Queue()
 
-            async def documents() -> AsyncIterator[dict[str, Any]]:
-                async for segment in subscription:
-                    if subscription.dropped:
-                        return
-                    if stream is not None and segment.stream is not stream:
-                        continue
-                    for event in _readable(segment):
-                        if event_type is None or event.type == event_type:
-                            yield _document(event)
+        async def documents() -> AsyncIterator[dict[str, Any]]:
+            while (segment := await queue.get()) is not None:
+                if stream is not None and segment.stream is not stream:
+                    continue
+                for event in _readable(segment):
+                    if event_type is None or event.type == event_type:
+                        yield _document(event)
 
+        self._followers.append(queue)
+        try:
             yield documents()
+        finally:
+            self._followers.remove(queue)
 
 
 def _readable(segment: Segment) -> list[Event]:

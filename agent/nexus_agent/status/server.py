@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from nexus_agent.status.callers import Accept, Callers
@@ -16,10 +17,21 @@ __all__ = ["Limits", "StatusError", "StatusServer"]
 
 
 class StatusServer:
-    """Answers on the Unix socket at *path* with what *source* says."""
+    """Answers on the Unix socket at *path* with what *source* says.
 
-    def __init__(self, path: Path, source: Source, *, limits: Limits | None = None) -> None:
+    strangers: processes that are answered nothing, though their user might ask.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        strangers: Callable[[], Container[int]] = frozenset,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
         self._path = path
+        self._strangers = strangers
         self._source = source
         self._rules = Rules(0, None, None)
         self._callers = Callers(self._respond, limits or Limits())
@@ -47,6 +59,8 @@ class StatusServer:
 
     async def _respond(self, writer: asyncio.StreamWriter, request: Request) -> Answer:
         peer = peer_of(writer.get_extra_info("socket"))
+        if peer.pid in self._strangers():
+            return failure(403, "a plugin may not ask the agent: it has its context", close=True)
         if self._rules.role(peer.uid, peer.groups) < Role.READ:
             return failure(
                 403,

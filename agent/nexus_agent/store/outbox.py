@@ -149,9 +149,10 @@ class Outbox:
         stream: Stream,
         *,
         also: Also | None = None,
-    ) -> None:
+    ) -> int:
         """Return once the (type, data) pairs, and what *also* writes, are durable.
 
+        What it returns are the bytes of the events as JSON.
         *also* is written with the last of them. Raises EmitError when they could not be made so:
         then none of what it names is promised, and *also* left no trace. Raises ProtocolError for
         what is not an event; then nothing is taken.
@@ -170,15 +171,17 @@ class Outbox:
             self._sealer.buffer.hurry(batches[-1])
         for batch in batches:
             await asyncio.shield(batch.done)
+        return sum(map(len, tails))
 
     def hand_over(self, source: str, event_type: str, data: Any, stream: Stream) -> None:
         """Take one event without a promise. EmitError when too much waits to be committed."""
         self.hand_over_many(source, [(event_type, data)], stream)
 
-    def hand_over_many(
-        self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
-    ) -> None:
-        """Take all of the (type, data) pairs without a promise, or EmitError and none."""
+    def hand_over_many(self, source: str, events: Sequence[tuple[str, Any]], stream: Stream) -> int:
+        """Take all of the (type, data) pairs without a promise, or EmitError and none.
+
+        Returns their bytes as JSON.
+        """
         tails, stamp = self._encode(source, events)
         if not self._sealer.buffer.has_space:
             self._sealer.refused_events += len(tails)
@@ -188,6 +191,7 @@ class Outbox:
             )
         for part in parts(tails):
             self._add(stream, part, stamp)
+        return sum(map(len, tails))
 
     def _encode(self, source: str, events: Sequence[tuple[str, Any]]) -> tuple[list[bytes], Stamp]:
         stamp = self._clock.stamp()

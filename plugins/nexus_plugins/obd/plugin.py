@@ -159,7 +159,7 @@ class ObdPlugin(Plugin[ObdSettings]):
         await self.context.emit(
             "vehicle.identified",
             {
-                **self._car(found),
+                **await self._car(found),
                 "ecu": found.vin_ecu or next(iter(found.supported)),
                 "ecus": list(found.supported),
                 "protocol": found.protocol,
@@ -169,9 +169,9 @@ class ObdPlugin(Plugin[ObdSettings]):
         )
         return found
 
-    def _car(self, vehicle: Vehicle) -> dict[str, str]:
+    async def _car(self, vehicle: Vehicle) -> dict[str, str]:
         """How events name the vehicle; nothing where its VIN is not known."""
-        return {} if vehicle.vin.number is None else self.context.vehicle(vehicle.vin.number)
+        return {} if vehicle.vin.number is None else await self.context.vehicle(vehicle.vin.number)
 
     # -- live values -----------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class ObdPlugin(Plugin[ObdSettings]):
         """Read live values until the engine is off, and say why; None if the vehicle changed."""
         settings, loop = self.context.settings, asyncio.get_running_loop()
         wanted = [PIDS[pid] for pid in settings.pids if pid in vehicle.all_pids]
-        car = self._car(vehicle)
+        car = await self._car(vehicle)
         self._told_bad.clear()
         due = alive = loop.time()
         while self._vehicle is vehicle:
@@ -271,7 +271,7 @@ class ObdPlugin(Plugin[ObdSettings]):
                 # Another car than before, or one that has only now told who it is.
                 self._vehicle = None
                 vehicle = await self._present(elm, progress)
-            car, scan_id = self._car(vehicle), scan.new_id()
+            car, scan_id = await self._car(vehicle), scan.new_id()
             await self.context.emit(
                 "scan.started", {"scan_id": scan_id, **car, "reason": "command"}
             )
@@ -293,7 +293,7 @@ class ObdPlugin(Plugin[ObdSettings]):
             vehicle = await self._present(elm, progress)
             progress("clearing")
             answer = await elm.ask(scan.CLEAR)
-            data = scan.cleared(answer, vehicle.supported, self._car(vehicle))
+            data = scan.cleared(answer, vehicle.supported, await self._car(vehicle))
             await self.context.emit("dtc.cleared", data)
             if data["outcome"] is Quality.OK:
                 return data
