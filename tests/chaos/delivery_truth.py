@@ -51,6 +51,8 @@ class Truth:
         self.visible: Counter[int] = Counter()
         self.settled: set[int] = set()
         """Events that were visible, or shown as lost, at any time."""
+        self.words: set[Number] = set()
+        """Numbers of what boxes said of themselves, such as `delivery.loss`, that were visible."""
         self._position = 0
 
     def make(self, noise: str) -> int:
@@ -91,6 +93,8 @@ class Truth:
             self._position = position
             if shown.type == TYPE:
                 self._see(shown)
+            else:
+                self.words.add((shown.stream, shown.epoch, shown.seq))
 
     def look_anew(self, console: Console) -> None:
         self.visible.clear()

@@ -95,11 +95,20 @@ def _search(
         with _at_once():
             run_state_machine_as_test(chosen, settings=_settings(phases))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong in a life is what is looked for
-        steps = "\n".join(getattr(error, "__notes__", []))
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-        outcome.failures.append(f"case {case.number}, {machine.__name__}: {told}\n{steps}")
+        told = "\n".join(_told(error))
+        outcome.failures.append(f"case {case.number}, {machine.__name__}: {told}")
     return outcome
+
+
+def _told(error: BaseException) -> Iterator[str]:
+    """What broke and the steps to it; each of several breaks that were found."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _told(one)
+        return
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    yield f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+    yield from getattr(error, "__notes__", [])
 
 
 def _settings(phases: Sequence[Phase]) -> settings:

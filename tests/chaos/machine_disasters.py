@@ -142,12 +142,13 @@ class Disasters(Delivery):
         return event not in self.readable(one)
 
     def is_taken_for_another(self, event: int) -> bool:
-        """The console has another disk's event under its number, and this one never comes again.
+        """The console has what another disk says under its number, and this never comes again.
 
         Its box declares it lost; or the console had it before it was restored.
         """
         number = self.truth.numbers[event]
-        if not (self.truth.bearers[number] - {event}) & self.truth.settled:
+        others = (self.truth.bearers[number] - {event}) & self.truth.settled
+        if not others and number not in self.truth.words:
             return False
         return event in self.forgotten or any(
             self.declares(one, number) for one in self.running if event in one.disk.events

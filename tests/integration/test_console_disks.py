@@ -292,6 +292,13 @@ def test_what_the_new_session_sends_too_is_acknowledged(store: Store) -> None:
     assert store.sequences() == list(range(1, 11))
 
 
+def test_what_came_before_any_birth_is_acknowledged_to_nobody(store: Store) -> None:
+    """An answer that names no session would be for whoever has the line: for a clone, say."""
+    assert marks(store.take(message(run(1, 10), session="s1"))) == [0]
+    store.take(birth("s1", following=11, released=0))
+    assert marks(store.take(message(run(1, 10), session="s1"))) == [10]
+
+
 def test_what_another_disk_declared_lost_is_not_acknowledged_to_this_one(store: Store) -> None:
     store.take(birth("s1", following=11, released=0), message(run(1, 3), session="s1"))
     gone = {"stream": "event", "epoch": 1, "first": 4, "last": 10, "cause": "disk quota"}
