@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nexus_agent import discovery, settings
 from nexus_agent.discovery import Code
@@ -67,11 +67,22 @@ class PluginSection:
         return self.code is not None or self.problem is not None
 
 
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"true", "false", "1", "0"}:
+        return value.lower() in {"true", "1"}
+    raise ValueError(f"must be true or false, not {value!r}")
+
+
 class OwnKeys(Section):
     """The keys of a `[plugins.<name>]` that are the agent's."""
 
-    enabled: bool = True
+    enabled: Annotated[bool, BeforeValidator(_switch)] = True
+    """Whether the plugin is to run. One that is switched off is not imported."""
     isolation: Isolation | None = None
+    """`task`: as a task of the agent, light and trusted. `process`: in a process of its own, with
+    limits. By default the product's own plugins are tasks, and all others have processes."""
     limits: Limits = Field(default_factory=Limits)
 
 
@@ -114,7 +125,7 @@ def read_section(
             return known
         plugin = discovery.load(code)
         origins = settings.variables(environ)
-        checked = _checked(plugin, keys, source, origins)
+        checked = check(plugin, keys, source, origins)
     except discovery.DiscoveryError as error:
         return replace(known, problem=f"{source}: plugins.{name}: {error}")
     except SettingsError as error:
@@ -122,11 +133,11 @@ def read_section(
     return replace(known, plugin=plugin, settings=checked)
 
 
-def _checked(
+def check(
     plugin: type[Plugin[Any]],
     keys: Mapping[str, Any],
     source: str,
-    origins: Mapping[tuple[str, ...], str],
+    origins: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> Settings:
     """The plugin's settings. Raises SettingsError, whatever the plugin's own model raises."""
     try:

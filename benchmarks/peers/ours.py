@@ -20,6 +20,7 @@ socket = "{folder}/agent.sock"
 url = "mqtts://127.0.0.1:{port}"
 ca = "{ca}"
 [plugins.feed]
+isolation = "task"
 """
 _METADATA: Final = "Metadata-Version: 2.1\nName: nexus-bench\nVersion: 1\n"
 _ENTRY_POINT: Final = "[nexus.plugins]\nfeed = peers.producers.nexus_feed:FeedPlugin\n"

@@ -52,7 +52,7 @@ def tables() -> dict[str, str]:
         "console": (ConsoleSettings, ""),
     }
     for name in PLUGINS:
-        models[name] = (discovery.load(name).settings_model, f"plugins.{name}.")
+        models[name] = (discovery.load(discovery.find(name)).settings_model, f"plugins.{name}.")
     return {mark: _table(settings_of(model, at)) for mark, (model, at) in models.items()}
 
 

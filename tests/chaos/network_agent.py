@@ -18,9 +18,11 @@ from pydantic import BaseModel
 from nexus_agent import logs
 from nexus_agent.__main__ import _live
 from nexus_agent.clock import Clock
-from nexus_agent.config import AgentConfig, PluginSection
+from nexus_agent.config import AgentConfig
 from nexus_agent.crashes import Crashes
+from nexus_agent.discovery import Code
 from nexus_agent.plugin import Plugin, Settings, Stream
+from nexus_agent.sections import PluginSection
 from nexus_agent.sync.client import Client
 from nexus_agent.sync.lane import Lane
 from nexus_agent.transport import Dialer
@@ -102,7 +104,12 @@ def main() -> None:
     config = config.model_copy(update={"broker": broker})
     _break(order.broken)
     logs.configure(config.log)
-    load = PluginSection("load", Load, LoadSettings(folder=order.folder, seed=order.seed))
+    load = PluginSection(
+        "load",
+        Code("load", Load.__module__, Load.__qualname__),
+        plugin=Load,
+        settings=LoadSettings(folder=order.folder, seed=order.seed),
+    )
     crashes = Crashes(config.agent.state_dir, Clock().boot, {})
     sys.exit(_live(config, [load], order.folder / "agent.toml", crashes))
 

@@ -330,6 +330,7 @@ socket = "{folder}/agent.sock"
 {broker}
 ack = "{ack}"
 [plugins.numbers]
+isolation = "task"
 notes = "{folder}/notes"
 quiet = "{folder}/quiet"
 rate = {rate}

@@ -65,7 +65,7 @@ broker = {{url = "{address.url}", ca = "{address.ca}"}}
     def enable(self, *plugins: str) -> Box:
         with self.file.open("a", encoding="utf-8") as file:
             for name in plugins:
-                file.write(f'[plugins.{name}]\nmark = "{self.mark}"\n')
+                file.write(f'[plugins.{name}]\nisolation = "task"\nmark = "{self.mark}"\n')
         return self
 
     async def until(self, what: str, condition: Callable[[dict[str, Any]], Any]) -> None:
@@ -345,11 +345,6 @@ async def run_out(box: Box) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[plugins.hots]", "plugins.hots: no plugin 'hots' is installed; did you mean 'host'?"),
-        ("[plugins.host]\ninterval = 3", "plugins.host.interval: unknown key; did you mean"),
-        ("[plugins.load]", "plugins.load.mark: is missing"),
-        ("[plugins.broken]", "does not load: ZeroDivisionError: a bug at the top of a module"),
-        ("[plugins.nameless]", "plugins.nameless: plugin 'nameless' calls itself None"),
         ("[lgo]", "lgo: unknown key; did you mean 'log'?"),
         ("broker = 3", "is not TOML"),
     ],
@@ -364,6 +359,34 @@ async def test_wrong_settings_are_one_line_and_exit_code_2(
     assert lines[0].startswith(f"nexus-agent: {box.file}: ")
     assert message in lines[0]
     assert not box.state_dir.exists()
+
+
+@pytest.mark.parametrize("isolation", ["task", "process"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[plugins.hots]", "plugins.hots: no plugin 'hots' is installed; did you mean 'host'?"),
+        ("[plugins.host]\ninterval = 3", "plugins.host.interval: unknown key; did you mean"),
+        ("[plugins.load]", "plugins.load.mark: is missing"),
+        ("[plugins.broken]", "does not load: ZeroDivisionError: a bug at the top of a module"),
+        ("[plugins.nameless]", "plugin 'nameless' calls itself None"),
+    ],
+)
+async def test_a_plugin_that_cannot_run_is_no_reason_not_to_start(
+    box: Box, isolation: str, text: str, message: str
+) -> None:
+    with box.file.open("a", encoding="utf-8") as file:
+        name, _, keys = text.partition("\n")
+        file.write(f'{name}\nisolation = "{isolation}"\n{keys}')
+    await box.start()
+
+    def told(status: dict[str, Any]) -> bool:
+        return any(message in problem["text"] for problem in status["health"])
+
+    await box.until("told", told)
+    await box.assert_stops()
+    (alert,) = [e.data for e in box.stored(Stream.ALERT) if e.type == "plugin.state"]
+    assert (alert["state"], message in alert["reason"]) == ("failed", True)
 
 
 async def test_a_broken_plugin_that_is_switched_off_is_in_nobodys_way(box: Box) -> None:
@@ -425,8 +448,8 @@ async def test_a_plugin_that_gives_up_leaves_the_agent_and_its_neighbour_alone(b
     wanted = {"fatal": "failed", "blocking": "running"}
     await box.until("settled", lambda status: status["plugins"] == wanted)
     await box.assert_stops()
-    states = [e.data for e in box.stored(Stream.EVENT) if e.data["plugin"] == "fatal"]
-    assert states[-1]["reason"] == "there is no such port"
+    (alert,) = [e.data for e in box.stored(Stream.ALERT)]
+    assert (alert["plugin"], alert["reason"]) == ("fatal", "there is no such port")
 
 
 async def test_a_plugin_that_breaks_once_is_started_again(box: Box) -> None:
@@ -435,7 +458,8 @@ async def test_a_plugin_that_breaks_once_is_started_again(box: Box) -> None:
     await box.until("running", lambda status: status["plugins"] == {"flaky": "running"})
     await box.assert_stops()
     states = [event.data["state"] for event in box.stored(Stream.EVENT)]
-    assert states == ["starting", "running", "backoff", "starting", "running"]
+    assert states == ["starting", "running", "starting", "running"]
+    assert [event.data["state"] for event in box.stored(Stream.ALERT)] == ["backoff"]
 
 
 async def test_it_says_its_version() -> None:

@@ -148,7 +148,7 @@ def numbers(rate: float) -> str:
 
 def probe(deed: str) -> str:
     """Settings of the probe plugin."""
-    return f'[plugins.probe]\ndo = "{deed}"\n'
+    return f'[plugins.probe]\nisolation = "task"\ndo = "{deed}"\n'
 
 
 def exposure(report: str) -> float:
@@ -188,6 +188,7 @@ reconnect_max_s = 5
 """
 _NUMBERS: Final = """\
 [plugins.numbers]
+isolation = "task"
 notes = "/var/lib/nexus/notes"
 quiet = "/var/lib/nexus/quiet"
 rate = {rate}

@@ -199,7 +199,7 @@ def test_a_plugin_brings_a_sample_that_its_own_settings_accept(plugin: str) -> N
     folder = Path(importlib.import_module(f"nexus_plugins.{plugin}").__path__[0])
     sample = tomllib.loads((folder / "sample.toml").read_text("utf-8"))["plugins"][plugin]
     sample.pop("enabled", None)
-    discovery.load(plugin).settings_model.model_validate(sample)
+    discovery.load(discovery.find(plugin)).settings_model.model_validate(sample)
     assert (folder / "README.md").is_file()
 
 
@@ -282,7 +282,7 @@ def test_every_setting_is_in_the_reference(heading: str, module: str, name: str)
 
 @pytest.mark.parametrize("plugin", ["host", "obd"])
 def test_every_setting_of_a_plugin_is_in_the_reference(plugin: str) -> None:
-    model = discovery.load(plugin).settings_model
+    model = discovery.load(discovery.find(plugin)).settings_model
     assert undocumented(f"The plugin `{plugin}`", keys_of(model, f"plugins.{plugin}.")) == []
 
 

@@ -27,6 +27,7 @@ from nexus_agent.runtime import confine
 from nexus_agent.runtime.description import describe
 from nexus_agent.runtime.remote import RemoteContext
 from nexus_agent.runtime.wire import Wire, WireError
+from nexus_agent.sections import check
 
 BUFFER_BYTES: Final = 256 * 1024
 TRACE_LINES: Final = 30
@@ -68,11 +69,12 @@ async def _live(line: socket.socket) -> None:
     orders = await wire.receive()
     if orders is None:
         return
+    sys.path[:] = orders["path"]
     _confine(orders)
     try:
         plugin = discovery.load(discovery.code_of(orders["code"]))
         description = describe(plugin)
-        checked = _check(plugin, orders["keys"])
+        checked = check(plugin, orders["keys"], orders["source"])
     except (discovery.DiscoveryError, settings.SettingsError) as error:
         await wire.send("unusable", text=str(error))
         return
@@ -81,7 +83,7 @@ async def _live(line: socket.socket) -> None:
     if order is None or order["do"] != "run":
         return
     async with asyncio.TaskGroup() as group:
-        await _Run(plugin, checked, wire, group).serve()
+        await _Run(plugin, checked, wire, group, orders["source"]).serve()
 
 
 def _confine(orders: Mapping[str, Any]) -> None:
@@ -95,17 +97,6 @@ def _confine(orders: Mapping[str, Any]) -> None:
     confine.alone()
 
 
-def _check(plugin: type[Plugin[Any]], keys: Mapping[str, Any]) -> Settings:
-    """The settings of *keys*. Raises SettingsError, whatever the plugin's model raises."""
-    try:
-        return settings.validate(plugin.settings_model, keys, "", at=("plugins", plugin.name))
-    except settings.SettingsError:
-        raise
-    except (Exception, SystemExit) as error:  # the plugin's own code, in its own process
-        text = f"the plugin fails to check its settings: {traces.reason_of(error)}"
-        raise settings.SettingsError(text) from error
-
-
 class _Run:
     """The plugin at work, and the agent's questions to it."""
 
@@ -115,7 +106,9 @@ class _Run:
         checked: Settings,
         wire: Wire,
         group: asyncio.TaskGroup,
+        source: str,
     ) -> None:
+        self._source = source
         self._plugin = plugin
         self._wire = wire
         self._group = group
@@ -160,7 +153,7 @@ class _Run:
         elif do == "check":
             self._start(self._check(message), "check")
         elif do == "become":
-            self._context.become(_check(self._plugin, message["keys"]))
+            self._context.become(check(self._plugin, message["keys"], self._source))
         elif do == "invoke":
             self._start(self._invoke(message), f"command:{message['name']}")
         else:
@@ -171,7 +164,7 @@ class _Run:
 
     async def _check(self, message: dict[str, Any]) -> None:
         try:
-            _check(self._plugin, message["keys"])
+            check(self._plugin, message["keys"], self._source)
         except settings.SettingsError as error:
             self._wire.put("answer", id=message["id"], error=str(error))
         else:

@@ -168,6 +168,7 @@ class ProcessRun:
             raise FatalError(f"plugin {section.name!r} is nowhere")
         folder = code.folder
         return {
+            "path": [place for place in sys.path if place],
             "code": code.document(),
             "source": section.source,
             "keys": section.keys,

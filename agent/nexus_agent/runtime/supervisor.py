@@ -20,13 +20,13 @@ from pydantic import BaseModel
 
 from nexus_agent.clock import Clock
 from nexus_agent.config import SupervisorSection
-from nexus_agent.plugin import CommandSpec, PluginError, Progress, RetryError
+from nexus_agent.plugin import CommandSpec, FatalError, PluginError, Progress, RetryError
 from nexus_agent.runtime.allowance import Allowance
-from nexus_agent.runtime.context import PluginContext, Services
+from nexus_agent.runtime.context import Counters, PluginContext, Services
 from nexus_agent.runtime.life import House, lead
 from nexus_agent.runtime.meter import Meter
 from nexus_agent.runtime.process import ProcessRun
-from nexus_agent.runtime.run import StuckError
+from nexus_agent.runtime.run import RunError, StuckError
 from nexus_agent.runtime.stalls import Stall
 from nexus_agent.runtime.states import Change, PluginState, Supervised
 from nexus_agent.runtime.task import TaskRun, words
@@ -103,14 +103,26 @@ class Supervisor:
             old = self.plugins.get(section.name)
             if old is not None and old.section == section:
                 continue
-            if section.problem is not None:
-                return section.problem
-            if old is not None and isinstance(old.run, ProcessRun):
-                with suppress(TimeoutError, PluginError):
-                    async with asyncio.timeout(HAND_OVER_S):
-                        if (why := await old.run.check(section)) is not None:
-                            return why
+            if (why := section.problem or await self._try_out(section, old)) is not None:
+                return why
         return None
+
+    async def _try_out(self, section: PluginSection, old: Supervised | None) -> str | None:
+        """What a plugin's own process says of its settings; None where it takes them."""
+        if section.isolation is not Isolation.PROCESS or not section.enabled:
+            return None
+        try:
+            if old is not None and isinstance(old.run, ProcessRun):
+                async with asyncio.timeout(HAND_OVER_S):
+                    return await old.run.check(section)
+            async with self._process(section, Counters()):
+                return None
+        except TimeoutError:
+            return None  # one that hangs is restarted anyway
+        except FatalError as error:
+            return str(error)
+        except RunError as error:
+            return f"{section.source}: plugins.{section.name}: {error}"
 
     def become(self, sections: Sequence[PluginSection]) -> list[str]:
         """Have these plugins from now on, and no others; the names of those that change.
@@ -121,24 +133,28 @@ class Supervisor:
         wanted = {section.name: section for section in sections}
         changed: list[str] = []
         for name in [name for name in self.plugins if name not in wanted]:
-            self._end(self.plugins.pop(name))
-            changed.append(name)
-        for name, section in wanted.items():
-            item = self.plugins.get(name)
-            if item is None:
-                item = self.plugins[name] = Supervised(section)
-            elif item.section == section:
-                continue
-            elif not self._take_live(item, section):
-                item.section, item.moved = section, ""
-                item.read_class()
-            else:
-                changed.append(name)
-                continue
-            changed.append(name)
+            item = self.plugins.pop(name)
+            item.section = PluginSection(name)
             self._begin(item)
+            changed.append(name)
+        changed += [section.name for section in wanted.values() if self._take(section)]
         self._notify()
         return sorted(changed)
+
+    def _take(self, section: PluginSection) -> bool:
+        """Have *section* from now on; whether that changes anything."""
+        old = self.plugins.get(section.name)
+        if old is None:
+            self.plugins[section.name] = item = Supervised(section)
+            self._begin(item)
+            return True
+        if old.section == section:
+            return False
+        if not self._take_live(old, section):
+            old.section, old.moved = section, ""
+            old.read_class()
+            self._begin(old)
+        return True
 
     def _take_live(self, item: Supervised, section: PluginSection) -> bool:
         """Whether the run that there is goes on with the new settings."""
@@ -247,7 +263,7 @@ class Supervisor:
         """A run in the plugin's tier."""
         section, allowance = item.section, Allowance(item.section.limits.events_s)
         if item.isolation is Isolation.PROCESS:
-            return ProcessRun(section, self._services, item.counters, allowance, self._private)
+            return self._process(section, item.counters)
         if section.plugin is None or section.settings is None:
             raise PluginError(f"plugin {item.name!r} is not loaded")
         context = PluginContext(
@@ -256,6 +272,10 @@ class Supervisor:
         run = TaskRun(section.plugin, context, (self.meter, item.account), self._spawn)
         self._leftovers[item.name] = run
         return run
+
+    def _process(self, section: PluginSection, counters: Counters) -> ProcessRun:
+        allowance = Allowance(section.limits.events_s)
+        return ProcessRun(section, self._services, counters, allowance, self._private)
 
     def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
         if self._group is None:
@@ -304,8 +324,6 @@ class Supervisor:
         item.since = self._clock.stamp().wall
         if state is PluginState.RUNNING:
             item.counters.alive = time.monotonic()
-        if self.plugins.get(item.name) is not item and state is not PluginState.STUCK:
-            return  # it has no section any more
         log.info("plugin_state", plugin=item.name, state=str(state), reason=reason)
         first_failure = state is PluginState.BACKOFF and not failed_before
         alarming = (state.is_alarming or first_failure) and not again

@@ -19,6 +19,7 @@ DEMANDING = """\
 from nexus_agent.plugin import Plugin
 class Demanding(Plugin):
     name = "demanding"
+    version = description = author = "1"
     requires = ("obd", "host")
     async def run(self): ...
 """
@@ -74,10 +75,6 @@ def test_a_broker_is_all_that_is_needed(file: Path, monkeypatch: pytest.MonkeyPa
         ("[history]\nhours = -1", "history.hours: input should be greater than or equal to 0"),
         ('[log]\nlevel = "loud"', "log.level: input should be 'debug', 'info'"),
         ("[plugins]\nobd = 3", "plugins.obd: input should be a valid dictionary, not 3"),
-        ("[plugins.odb]", "plugins.odb: no plugin 'odb' is installed; did you mean 'obd'?"),
-        ("[plugins.obd]", "plugins.obd.port: is missing"),
-        (OBD + "prot = 1", "plugins.obd.prot: unknown key; did you mean 'port'?"),
-        (OBD + "interval_s = 0", "plugins.obd.interval_s: input should be greater than 0, not 0"),
         (OBD + 'enabled = "maybe"', "plugins.obd.enabled: must be true or false, not 'maybe'"),
         (OBD + "enabled = 1", "plugins.obd.enabled: must be true or false, not 1"),
     ],
@@ -86,11 +83,47 @@ def test_what_is_wrong_is_named_with_its_file(file: Path, text: str, message: st
     assert refusal(file, text).startswith(f"{file}: {message}")
 
 
+def problem(file: Path, text: str, environ: dict[str, str] | None = None) -> str:
+    """Why the first plugin of *text* cannot run."""
+    config = read(file, text, environ)
+    section = plugin_sections(config, str(file), environ or {})[0]
+    assert section.problem is not None
+    assert (section.enabled, section.settings) == (True, None)
+    assert len(section.problem.splitlines()) == 1
+    return section.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[plugins.odb]", "plugins.odb: no plugin 'odb' is installed; did you mean 'obd'?"),
+        ("[plugins.obd]", "plugins.obd.port: is missing"),
+        (OBD + "prot = 1", "plugins.obd.prot: unknown key; did you mean 'port'?"),
+        (OBD + "interval_s = 0", "plugins.obd.interval_s: input should be greater than 0, not 0"),
+    ],
+)
+def test_what_is_wrong_with_a_plugin_is_its_problem_alone(
+    file: Path, text: str, message: str
+) -> None:
+    assert problem(file, text).startswith(f"{file}: {message}")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "key"),
     [
         ("NEXUS_PLUGINS__OBD__INTERVAL_S", "soon", "plugins.obd.interval_s"),
         ("NEXUS_PLUGINS__OBD__PROT", "x", "plugins.obd.prot"),
+    ],
+)
+def test_a_plugins_problem_names_the_variable_that_brought_it(
+    file: Path, variable: str, value: str, key: str
+) -> None:
+    assert problem(file, OBD, {variable: value}).startswith(f"{variable}: {key}: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
         ("NEXUS_PLUGINS__OBD__ENABLED", "maybe", "plugins.obd.enabled"),
         ("NEXUS_BROKER__KEEPALIVE_S", "1", "broker.keepalive_s"),
     ],
@@ -124,23 +157,36 @@ def test_what_is_switched_off_is_not_imported(file: Path) -> None:
 
 
 @pytest.mark.usefixtures("demanding")
-@pytest.mark.parametrize(
-    ("others", "missing"),
-    [
-        ("", "host"),
-        ("[plugins.host]\n", "obd"),
-        ("[plugins.host]\nenabled = false\n" + OBD, "host"),
-    ],
-)
-def test_a_plugin_that_another_needs_has_to_be_enabled(
-    file: Path, others: str, missing: str
+def test_the_products_plugins_are_tasks_and_those_of_others_are_not_even_imported(
+    file: Path,
 ) -> None:
-    said = refusal(file, "[plugins.demanding]\n" + others)
-    assert said == f"{file}: plugins.demanding: needs the plugin {missing!r} enabled too"
+    config = read(file, "[plugins.demanding]\nkey = 1\n[plugins.host]\n" + OBD)
+    found = {section.name: section for section in plugin_sections(config, str(file))}
+    assert {name: str(section.isolation) for name, section in found.items()} == {
+        "demanding": "process",
+        "host": "task",
+        "obd": "task",
+    }
+    assert (found["demanding"].keys, found["demanding"].plugin) == ({"key": 1}, None)
+    assert "demanding" not in sys.modules
 
 
 @pytest.mark.usefixtures("demanding")
-def test_a_plugin_that_has_what_it_needs_is_taken(file: Path) -> None:
-    config = read(file, "[plugins.demanding]\n[plugins.host]\n" + OBD)
-    names = [section.name for section in plugin_sections(config, str(file))]
-    assert names == ["demanding", "host", "obd"]
+def test_the_settings_say_where_a_plugin_runs_and_what_it_may_take(file: Path) -> None:
+    text = "[plugins.demanding]\nisolation = 'task'\n[plugins.host]\nisolation = 'process'\n"
+    config = read(file, text + "limits = {memory_mb = 100}\n")
+    demanding, host = plugin_sections(config, str(file))
+    assert demanding.plugin is not None
+    assert (host.plugin, host.isolation, host.limits.memory_mb) == (None, "process", 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("isolation = 'none'", "plugins.host.isolation: input should be 'task' or 'process'"),
+        ("limits = {memory = 1}", "plugins.host.limits.memory: unknown key"),
+        ("limits = {files = 1}", "plugins.host.limits.files: input should be greater than"),
+    ],
+)
+def test_the_agents_own_keys_of_a_plugin_are_checked(file: Path, text: str, message: str) -> None:
+    assert refusal(file, f"[plugins.host]\n{text}").startswith(f"{file}: {message}")

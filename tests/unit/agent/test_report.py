@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.agent.runtime.stage import section
 
-from nexus_agent import bus, clock
+from nexus_agent import clock
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig, AgentSection, BrokerSection, LinkSection
-from nexus_agent.plugin import BusEvent, Plugin, Settings
+from nexus_agent.plugin import Plugin, Settings
 from nexus_agent.protocol import Ack, Stream, Topic
 from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
-from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
+from nexus_agent.runtime.states import PluginState
+from nexus_agent.runtime.supervisor import Supervisor
+from nexus_agent.sections import PluginSection
+from nexus_agent.status import history as history_module
 from nexus_agent.status.history import SCAN_SEGMENTS
 from nexus_agent.status.source import QueryError
 from nexus_agent.store import ledger
@@ -50,24 +53,18 @@ class Lamp(Plugin[Settings]):
 class Box:
     """A reporter and what it reports on; `emitted` is the truth."""
 
-    def __init__(self, database: Database, outbox: Outbox, items: list[Supervised]) -> None:
+    def __init__(self, database: Database, outbox: Outbox, sections: list[PluginSection]) -> None:
         self.database = database
         self.outbox = outbox
-        self.items = items
         now = Clock()
         config = AgentConfig(
             agent=AgentSection(id="box-1"), broker=BrokerSection(url="mqtts://broker")
         )
-        with ThreadPoolExecutor(1) as workers:
-            services = Services(
-                outbox,
-                Bus[BusEvent](),
-                now,
-                workers,
-                lambda _: MemoryState(),
-                VehicleNames(b"k" * 32, show_vin=False),
-            )
-        supervisor = Supervisor(items, services, now, lambda _: asyncio.sleep(0))
+        services = Services(
+            outbox, Bus(), now, lambda _: MemoryState(), VehicleNames(b"k" * 32, show_vin=False)
+        )
+        supervisor = Supervisor(sections, services, now, lambda _: asyncio.sleep(0))
+        self.items = list(supervisor.plugins.values())
         self.reporter = Reporter(config, now, database, outbox, supervisor)
         self.emitted: dict[Stream, list[int]] = {stream: [] for stream in Stream}
         self._count = 0
@@ -119,7 +116,7 @@ async def opened(state_dir: Path) -> AsyncIterator[Box]:
     await outbox.open()
     async with asyncio.TaskGroup() as group:
         group.create_task(outbox.run(), name="outbox")
-        yield Box(database, outbox, [Supervised("lamp", Lamp, Settings())])
+        yield Box(database, outbox, [section(Lamp)])
         outbox.close()
     await database.close()
 
@@ -289,14 +286,14 @@ async def test_a_follower_gets_what_it_asked_for_as_it_is_committed(box: Box) ->
 async def test_for_a_follower_that_is_too_slow_it_ends_and_skips_nothing(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus, "QUEUE_LENGTH", 3)
+    monkeypatch.setattr(history_module, "FOLLOWED_SEGMENTS", 3)
     follow = box.reporter.follow(event_type=None, stream=None)
     async with asyncio.timeout(5), follow as live:
         await box.emit(Stream.EVENT)
         assert (await anext(live))["data"] == 0
         for _ in range(4):
             await box.emit(Stream.EVENT)
-        assert [event async for event in live] == []
+        assert [event["data"] async for event in live] == [1, 2, 3]
 
 
 # -- status, plugins, outbox, metrics, birth -----------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from nexus_agent.protocol import ProtocolError
+from nexus_agent.plugin import StateError
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import StoreError
-from nexus_agent.store.state import PluginState
+from nexus_agent.store.state import KEY_CHARACTERS, QUOTA_BYTES, PluginState
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def test_what_is_not_json_is_refused_and_leaves_the_old_value(
     async with opened(state_dir) as database:
         state = PluginState(database, "obd")
         await state.set("key", "old")
-        with pytest.raises(ProtocolError, match=r"^state obd\.key: not JSON: "):
+        with pytest.raises(StateError, match=r"^state obd\.key: not JSON: "):
             await state.set("key", value)
         assert await state.get("key") == "old"
 
@@ -102,3 +102,30 @@ async def test_a_closed_database_says_so(state_dir: Path) -> None:
         state = PluginState(database, "obd")
     with pytest.raises(StoreError, match="is closed"):
         await state.get("key")
+
+
+async def test_a_plugin_that_fills_its_quota_keeps_what_it_has_and_hurts_nobody(
+    state_dir: Path,
+) -> None:
+    async with opened(state_dir) as database:
+        greedy, modest = PluginState(database, "greedy"), PluginState(database, "modest")
+        half = "x" * (QUOTA_BYTES // 2 - 10)
+        await greedy.set("a", half)
+        await greedy.set("b", half)
+        with pytest.raises(StateError, match=r"greedy\.c: .*at most 1048576 are kept"):
+            await greedy.set("c", "x" * 20)
+        with pytest.raises(StateError):
+            await greedy.set("a", half + "x" * 30)
+        assert (await greedy.get("a"), await greedy.get("c")) == (half, None)
+        await modest.set("c", 1)
+
+        await greedy.set("a", None)
+        await greedy.set("c", "x" * 20)
+        assert await greedy.get("c") == "x" * 20
+
+
+@pytest.mark.parametrize("key", ["", "k" * (KEY_CHARACTERS + 1)])
+async def test_a_key_has_a_bounded_length(state_dir: Path, key: str) -> None:
+    async with opened(state_dir) as database:
+        with pytest.raises(StateError, match="a key has"):
+            await PluginState(database, "obd").set(key, 1)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
+from tests.unit.agent.runtime.stage import POLICY, Stage, section, supervised
 
-from nexus_agent.bus import Bus
-from nexus_agent.clock import Clock
+from nexus_agent.config import SupervisorSection
 from nexus_agent.plugin import (
-    BusEvent,
     FatalError,
     NoArgs,
     Plugin,
@@ -21,28 +18,13 @@ from nexus_agent.plugin import (
     Progress,
     RetryError,
     Settings,
-    Stream,
     command,
 )
 from nexus_agent.runtime import supervisor as module
-from nexus_agent.runtime.context import Services, VehicleNames
-from nexus_agent.runtime.supervisor import PluginState, Supervised, Supervisor
-from nexus_agent.testing import MemoryState
-
-
-class Sink:
-    """Takes events, as the outbox does."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str, Any]] = []
-
-    async def emit(self, source: str, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
-        self.events += [(source, kind, data) for kind, data in events]
-
-    def hand_over_many(
-        self, source: str, events: Sequence[tuple[str, Any]], stream: Stream
-    ) -> None:
-        self.events += [(source, kind, data) for kind, data in events]
+from nexus_agent.runtime.context import VehicleNames
+from nexus_agent.runtime.life import backoff
+from nexus_agent.runtime.states import PluginState
+from nexus_agent.sections import PluginSection
 
 
 class Good(Plugin[Settings]):
@@ -106,56 +88,6 @@ class Listener(Plugin[Settings]):
                 await self.context.emit("listener.heard", {"from": event.source})
 
 
-class Stage:
-    def __init__(self, supervisor: Supervisor, sink: Sink) -> None:
-        self.supervisor = supervisor
-        self.sink = sink
-        self.news = asyncio.Event()
-        self.states: list[tuple[str, PluginState]] = []
-
-    async def changed(self, item: Supervised) -> None:
-        self.states.append((item.name, item.state))
-        self.news.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    def state(self, name: str) -> PluginState:
-        return self.supervisor.plugins[name].state
-
-
-@asynccontextmanager
-async def supervised(*plugins: type[Plugin[Any]]) -> AsyncIterator[Stage]:
-    sink, clock = Sink(), Clock()
-    with ThreadPoolExecutor(1) as workers:
-        services = Services(
-            sink,
-            Bus[BusEvent](),
-            clock,
-            workers,
-            lambda _: MemoryState(),
-            VehicleNames(b"k" * 32, show_vin=False),
-        )
-        items = [Supervised(plugin.name, plugin, Settings()) for plugin in plugins]
-
-        async def changed(item: Supervised) -> None:
-            await stage.changed(item)
-
-        supervisor = Supervisor(items, services, clock, changed)
-        stage = Stage(supervisor, sink)
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(supervisor.run(), name="supervisor")
-            yield stage
-            task.cancel()
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKOFF_CAP_S", 0.01)
-
-
 @pytest.fixture
 def failing_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     return lambda error: monkeypatch.setattr(Failing, "error", error)
@@ -189,7 +121,7 @@ async def test_a_fatal_error_is_final(failing_with: Callable[[BaseException], No
 async def test_too_many_restarts_mean_quarantine() -> None:
     async with supervised(Failing) as stage:
         await stage.until(lambda: stage.state("failing") is PluginState.QUARANTINED)
-        assert stage.supervisor.plugins["failing"].restarts == module.BUDGET
+        assert stage.supervisor.plugins["failing"].restarts == POLICY.restarts
         assert stage.supervisor.plugins["failing"].state.recoverable
 
 
@@ -240,11 +172,8 @@ async def test_a_command_of_a_plugin_that_is_down_says_so(
 
 
 @pytest.mark.parametrize(("attempt", "low", "high"), [(1, 0.5, 1), (3, 2, 4), (30, 30, 60)])
-def test_the_backoff_doubles_up_to_its_cap(
-    monkeypatch: pytest.MonkeyPatch, attempt: int, low: float, high: float
-) -> None:
-    monkeypatch.setattr(module, "BACKOFF_CAP_S", 60.0)
-    waits = [module.backoff(attempt) for _ in range(200)]
+def test_the_backoff_doubles_up_to_its_cap(attempt: int, low: float, high: float) -> None:
+    waits = [backoff(SupervisorSection(), attempt) for _ in range(200)]
     assert low <= min(waits) <= max(waits) <= high
 
 
@@ -292,12 +221,12 @@ class Motor(Plugin[Tuned]):
                 raise self.last_words
 
 
-def motor(speed: int) -> Supervised:
-    return Supervised("motor", Motor, Tuned(speed=speed))
+def motor(speed: int) -> PluginSection:
+    return section(Motor, speed=speed)
 
 
-def good() -> Supervised:
-    return Supervised("good", Good, Settings())
+def good() -> PluginSection:
+    return section(Good)
 
 
 def turns(stage: Stage) -> list[tuple[str, int]]:
@@ -308,14 +237,14 @@ async def test_a_plugin_with_other_settings_ends_before_it_begins_and_its_neighb
     async with supervised(Good) as stage:
         assert stage.supervisor.become([good(), motor(1)]) == ["motor"]
         await stage.until(lambda: stage.state("motor") is PluginState.RUNNING)
-        instance = stage.supervisor.plugins["good"].instance
+        run = stage.supervisor.plugins["good"].run
 
         assert stage.supervisor.become([good(), motor(1)]) == []
         assert stage.supervisor.become([good(), motor(2)]) == ["motor"]
         await stage.until(lambda: ("motor.on", 2) in turns(stage))
 
         assert turns(stage) == [("motor.on", 1), ("motor.off", 1), ("motor.on", 2)]
-        assert stage.supervisor.plugins["good"].instance is instance
+        assert stage.supervisor.plugins["good"].run is run
         assert stage.supervisor.plugins["motor"].counters.events == 3, "it counts on"
 
 
@@ -324,9 +253,8 @@ async def test_a_plugin_is_switched_off_on_and_taken_away() -> None:
         await stage.until(lambda: stage.state("good") is PluginState.RUNNING)
         stage.supervisor.become([motor(1)])
         assert list(stage.supervisor.plugins) == ["motor"]
-        await stage.until(lambda: ("good", PluginState.DISABLED) in stage.states)
         await stage.until(lambda: turns(stage))
-        stage.supervisor.become([Supervised("motor", None, None)])
+        stage.supervisor.become([PluginSection("motor")])
         await stage.until(lambda: ("motor", PluginState.DISABLED) in stage.states)
         assert turns(stage)[-1] == ("motor.off", 1)
         stage.supervisor.become([motor(3)])
@@ -343,7 +271,7 @@ async def test_what_a_plugin_says_to_its_end_brings_it_not_back(
         await stage.until(lambda: turns(stage))
         stage.supervisor.become([motor(2)])
         await stage.until(lambda: ("motor.on", 2) in turns(stage))
-        stage.supervisor.become([Supervised("motor", None, None)])
+        stage.supervisor.become([PluginSection("motor")])
         await stage.until(lambda: ("motor", PluginState.DISABLED) in stage.states)
         assert turns(stage)[2:] == [("motor.on", 2), ("motor.off", 2)]
 
@@ -359,7 +287,7 @@ async def test_two_runs_of_a_plugin_never_overlap_however_often_its_settings_cha
         await stage.until(lambda: turns(stage))
         for speed in (2, 3, 4):
             stage.supervisor.become([motor(speed)])
-            await stage.until(lambda: stage.state("motor") is PluginState.BACKOFF)
+            await stage.until(lambda: stage.state("motor") is PluginState.STUCK)
         assert "does not end" in stage.supervisor.plugins["motor"].reason
         assert turns(stage) == [("motor.on", 1)]
         let_go.set()
