@@ -94,6 +94,7 @@ class ProcessRun:
         self._ponged = 0.0
         self._ended: dict[str, Any] | None = None
         self._verdict: Exception | None = None
+        self._hangs = False
         self._cpu: deque[tuple[float, float]] = deque()
         self._cpu_before = counters.loop_s
         self.memory_bytes = 0
@@ -294,27 +295,29 @@ class ProcessRun:
                 await process.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGABRT)  # faulthandler says where it was
-            await self._killed(process)
-        dump = await asyncio.to_thread(self._last_words)
-        _, stack, _ = traces.read_dump(dump) if "Fatal Python error" in dump else ("", [], [])
-        code = process.returncode or 0
-        if not why:
-            why = f"its process left with code {code}"
-            if code < 0:
-                why = f"its process was ended by {signal.Signals(-code).name}"
-            if place := next((line.strip() for line in stack[1:2]), ""):
-                why += f" at {place}"
-        return RunError(why, "\n".join(stack) or dump[-2000:])
-
-    async def _killed(self, process: asyncio.subprocess.Process) -> None:
-        try:
-            async with asyncio.timeout(1.0):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        dump = await asyncio.to_thread(self._last_words)
+        stack, place = self._where(dump)
+        code = process.returncode or 0
+        if self._hangs:
+            why = f"its event loop stands still for {HUNG_S:g} s{place}"
+        elif not why and code < 0:
+            why = f"its process was ended by {signal.Signals(-code).name}{place}"
+        elif not why:
+            why = f"its process left with code {code}"
+        return RunError(why, "\n".join(stack) or dump[-2000:])
+
+    def _where(self, dump: str) -> tuple[list[str], str]:
+        """The stack in what faulthandler wrote, and the innermost place in the plugin's code."""
+        if "Fatal Python error" not in dump or (code := self._section.code) is None:
+            return [], ""
+        _, stack, files = traces.read_dump(dump)
+        module = code.module.replace(".", "/")
+        for line, file in zip(stack[1:], files, strict=False):
+            if module in file:
+                return stack, f" at {line.strip()}"
+        return stack, ""
 
     def _last_words(self) -> str:
         with suppress(OSError), self._stderr.open("rb") as file:
@@ -340,10 +343,10 @@ class ProcessRun:
             self._open.put("ping")
             await asyncio.sleep(PING_S)
             if time.monotonic() - self._ponged > HUNG_S:
-                error = await self._death(f"its event loop stands still for {HUNG_S:g} s")
-                place = error.trace.splitlines()[1:2]
-                where = f", at {place[0].strip()}" if place else ""
-                self.interrupt(RunError(f"{error}{where}", error.trace))
+                self._hangs = True
+                if self._process is not None:
+                    with suppress(ProcessLookupError):
+                        self._process.send_signal(signal.SIGABRT)  # faulthandler says where it was
                 return
             if (why := await asyncio.to_thread(self._excess)) is not None:
                 self.interrupt(RetryError(why))

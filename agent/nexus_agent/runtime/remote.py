@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -24,13 +24,15 @@ from nexus_agent.plugin import (
     Subscription,
 )
 from nexus_agent.runtime.threads import ThreadCosts, Workers
-from nexus_agent.runtime.wire import Wire
+from nexus_agent.runtime.wire import MESSAGE_BYTES, Wire
 
 T = TypeVar("T")
 
 BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """So much may wait for the agent to read it; then a hand-over is refused."""
 BATCH_EVENTS: Final = 500
+PART_BYTES: Final = MESSAGE_BYTES - 4096
+"""What the events of a message may take as JSON."""
 LOG_CHARACTERS: Final = 4000
 
 
@@ -44,6 +46,8 @@ class RemoteContext:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._listeners: dict[int, Listener] = {}
         self._workers = Workers(name, ThreadCosts())
+        self._handed: list[tuple[str, Any]] = []
+        self._stream = Stream.TELEMETRY
         self._changed = asyncio.Event()
         self._log = RemoteLogger(wire)
         self._state = RemoteState(self)
@@ -74,6 +78,7 @@ class RemoteContext:
 
     def close(self) -> None:
         """The run is over."""
+        self._flush()
         self._workers.close()
 
     async def ask(self, do: str, **fields: Any) -> Any:
@@ -107,7 +112,8 @@ class RemoteContext:
     async def emit_many(
         self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
     ) -> None:
-        for part in _parts(events):
+        for part in list(_parts(events)):
+            self._flush()
             await self.ask("emit", events=part, stream=str(stream))
 
     def hand_over(self, event_type: str, data: Any, *, stream: Stream = Stream.TELEMETRY) -> None:
@@ -118,8 +124,20 @@ class RemoteContext:
     ) -> None:
         if self._wire.waiting_bytes > BACKLOG_BYTES:
             raise EmitError("the agent does not take events as fast as they come")
-        for part in _parts(events):
-            self._wire.put("hand_over", events=part, stream=str(stream))
+        for part in list(_parts(events)):
+            if self._handed and (self._stream is not stream or len(self._handed) >= BATCH_EVENTS):
+                self._flush()
+            if not self._handed:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._stream = stream
+            self._handed += part
+
+    def _flush(self) -> None:
+        """Send what was handed over since the loop's last turn, together."""
+        if self._handed:
+            handed, self._handed = self._handed, []
+            for part in _parts(handed):
+                self._wire.put("hand_over", events=part, stream=str(self._stream))
 
     def report(self, text: str) -> None:
         self._wire.put("report", text=text)
@@ -157,19 +175,31 @@ class RemoteContext:
         return names
 
 
-def _parts(events: Sequence[tuple[str, Any]]) -> list[list[tuple[str, Any]]]:
-    """*events* as JSON can carry them over, in messages of a bounded size. Raises EmitError."""
-    found = []
-    for start in range(0, len(events), BATCH_EVENTS):
-        part = [(str(kind), data) for kind, data in events[start : start + BATCH_EVENTS]]
-        try:
-            text = orjson.dumps(part)
-            if b"null" in text:  # as orjson writes NaN and infinity, too
-                json.dumps([data for _, data in part], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise EmitError(f"the data of {part[0][0]} is not JSON: {error}") from None
-        found.append(part)
-    return found
+def _parts(events: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+    """*events* in messages of a bounded size. Raises EmitError for what JSON cannot carry."""
+    part: list[tuple[str, Any]] = []
+    size = 0
+    for kind, data in events:
+        taken = _size(str(kind), data)
+        if part and (size + taken > PART_BYTES or len(part) == BATCH_EVENTS):
+            yield part
+            part, size = [], 0
+        part.append((str(kind), data))
+        size += taken
+    if part:
+        yield part
+
+
+def _size(kind: str, data: Any) -> int:
+    try:
+        text = orjson.dumps((kind, data))
+        if b"null" in text:  # as orjson writes NaN and infinity, too
+            json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise EmitError(f"event {kind}: data is not JSON: {error}") from None
+    if len(text) > PART_BYTES:
+        raise EmitError(f"event {kind}: {len(text)} bytes, at most {PART_BYTES} are taken")
+    return len(text) + 1
 
 
 class RemoteState:

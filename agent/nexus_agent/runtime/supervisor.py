@@ -82,18 +82,24 @@ class Supervisor:
     async def run(self) -> None:
         """Give every plugin its life until cancelled."""
         await self._recall()
-        with self.meter.install():
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                group.create_task(self._tell_changes(), name="supervisor:tell")
-                group.create_task(self._look_after(), name="supervisor:look")
-                for item in self.plugins.values():
-                    item.since = self._clock.stamp().wall
-                    self._begin(item)
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    self._group = None
+        try:
+            with self.meter.install():
+                await self._supervise()
+        finally:
+            await self._tell_all()  # the outbox is closed after us
+
+    async def _supervise(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._tell_changes(), name="supervisor:tell")
+            group.create_task(self._look_after(), name="supervisor:look")
+            for item in self.plugins.values():
+                item.since = self._clock.stamp().wall
+                self._begin(item)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None
 
     # -- who is to run -----------------------------------------------------------------------
 
@@ -337,9 +343,12 @@ class Supervisor:
     async def _tell_changes(self) -> None:
         """Told apart from the lives: a slow disk must not hold up a restart."""
         while True:
-            while self._untold:
-                await self._tell(self._untold.popleft())
+            await self._tell_all()
             await self._news.wait()
+
+    async def _tell_all(self) -> None:
+        while self._untold:
+            await self._tell(self._untold.popleft())
 
     # -- what they take ----------------------------------------------------------------------
 
