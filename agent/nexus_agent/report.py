@@ -13,13 +13,14 @@ from nexus_agent.birth import birth, introduction
 from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig
 from nexus_agent.health import LEVELS, WAITS, Findings, Problem, Since
+from nexus_agent.plugin import PluginError
 from nexus_agent.protocol import Presence, Stream, format_time
 from nexus_agent.reload import Reloader
 from nexus_agent.runtime.states import Supervised
 from nexus_agent.runtime.supervisor import Supervisor
 from nexus_agent.status.history import History
 from nexus_agent.status.scrapes import MetricsServer
-from nexus_agent.status.source import SCHEMA, UnavailableError
+from nexus_agent.status.source import SCHEMA, PluginAction, QueryError, UnavailableError
 from nexus_agent.store.database import Database
 from nexus_agent.store.errors import StoreError
 from nexus_agent.store.housekeeping import Housekeeper
@@ -194,6 +195,21 @@ class Reporter:
     def plugins(self) -> dict[str, Any]:
         found = [_plugin(item) for item in self._supervisor.plugins.values()]
         return {"v": SCHEMA, "plugins": found}
+
+    async def change_plugin(self, name: str, action: PluginAction, by: str) -> dict[str, Any]:
+        try:
+            match action:
+                case PluginAction.START:
+                    self._supervisor.start(name)
+                case PluginAction.STOP:
+                    self._supervisor.stop(name, by)
+                case PluginAction.RESTART:
+                    self._supervisor.restart(name)
+                case PluginAction.ENABLE | PluginAction.DISABLE:
+                    await self._supervisor.switch(name, on=action is PluginAction.ENABLE)
+        except PluginError as error:
+            raise QueryError(str(error)) from None
+        return {"v": SCHEMA, "plugin": _plugin(self._supervisor.plugins[name])}
 
     @_readable_or_unavailable
     async def outbox(self) -> dict[str, Any]:

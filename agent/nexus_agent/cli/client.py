@@ -36,6 +36,12 @@ class Agent:
             except (OSError, h11.RemoteProtocolError):
                 raise AgentError(f"the agent at {self._path} broke off its answer") from None
 
+    def post(self, path: str) -> bytes:
+        """The body of the answer to a request that changes something."""
+        with closing(_Call(self._path)) as call:
+            self._ask(call, path, {}, "POST")
+            return b"".join(call.body())
+
     def lines(self, path: str, **query: str | None) -> Iterator[bytes]:
         """The lines of an answer without an end; when the agent ends it, that is an AgentError."""
         with closing(_Call(self._path)) as call:
@@ -50,11 +56,13 @@ class Agent:
             f"the agent at {self._path} ended the stream: it stopped, or this reader is too slow"
         )
 
-    def _ask(self, call: _Call, path: str, query: dict[str, str | None]) -> None:
+    def _ask(
+        self, call: _Call, path: str, query: dict[str, str | None], method: str = "GET"
+    ) -> None:
         """Return once an answer with status 200 begins."""
         given = urlencode({key: value for key, value in query.items() if value is not None})
         try:
-            status = call.get(f"{path}?{given}" if given else path)
+            status = call.ask(method, f"{path}?{given}" if given else path)
             if status == 200:
                 return
             body = b"".join(call.body())
@@ -103,10 +111,10 @@ class _Call:
         """Let the answer take as long as it will."""
         self._socket.settimeout(None)
 
-    def get(self, target: str) -> int:
+    def ask(self, method: str, target: str) -> int:
         """Send the request; return the answer's status."""
         headers = [("Host", "localhost"), ("Connection", "close")]
-        request = self._http.send(h11.Request(method="GET", target=target, headers=headers))
+        request = self._http.send(h11.Request(method=method, target=target, headers=headers))
         end = self._http.send(h11.EndOfMessage())
         # A server that is full answers and closes before it has read the request.
         with suppress(BrokenPipeError, ConnectionResetError):

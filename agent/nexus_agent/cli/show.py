@@ -206,14 +206,15 @@ def plugins(document: Document, screen: Screen) -> list[str]:
             f"{screen.mark(PLUGIN.get(plugin['state'], DOUBT))} {printable(plugin['name'])}",
             printable(plugin["version"]),
             printable(plugin["state"]),
+            printable(plugin["isolation"]),
             screen.age(plugin["since"]),
             str(plugin["restarts"]),
             f"{plugin['events']:,}",
-            printable(plugin["report"] or "-"),
+            printable(plugin["reason"] or plugin["report"] or "-"),
         ]
         for plugin in found
     ]
-    titles = ("  NAME", "VERSION", "STATE", "FOR", "RESTARTS", "EVENTS", "REPORT")
+    titles = ("  NAME", "VERSION", "STATE", "RUNS AS", "FOR", "RESTARTS", "EVENTS", "REPORT")
     lines = [screen.cut(line) for line in table(titles, rows, right="RESTARTS EVENTS")]
     failed = [plugin for plugin in found if plugin["last_error"]]
     if failed:

@@ -95,7 +95,7 @@ class StallWatch:
                 continue
             stall = self._look(frame, plugin)
             del frame
-            log.warning("loop_blocked", plugin=stall.plugin, stack=list(stall.stack[-5:]))
+            log.warning("loop_blocked", plugin=stall.plugin, frames=list(stall.stack[-5:]))
             while self._stands_still()[0] == began and not self._end.wait(0.01):
                 pass
             done = Stall(stall.plugin, time.monotonic() - began, stall.stack)

@@ -11,6 +11,7 @@ import enum
 import errno
 import grp
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Collection
@@ -92,6 +93,14 @@ def _supplementary(connection: _Options) -> list[int]:
             return []
         raise
     return [number for (number,) in _GID.iter_unpack(raw)]
+
+
+def name_of(uid: int) -> str:
+    """What user *uid* is called on this machine. Asks the user database: may block."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def local_rules() -> Rules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -11,7 +12,7 @@ import orjson
 
 from nexus_agent.protocol import ProtocolError, Stream, check_event_type
 from nexus_agent.status.connection import Lines, Reply, Request, failure
-from nexus_agent.status.source import QueryError, Source
+from nexus_agent.status.source import PluginAction, QueryError, Source
 
 NDJSON: Final = "application/x-ndjson"
 METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,6 +21,7 @@ METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 _MAX_PARAMETERS: Final = 16
+_CHANGE: Final = re.compile(rf"/v1/plugins/([^/]+)/({'|'.join(PluginAction)})")
 
 Query = dict[str, str]
 Answer = Reply | Lines
@@ -35,6 +37,9 @@ async def answer(
     """
     known = ROUTES if routes is None else routes
     path, query = _split(request.target)
+    if routes is None and _CHANGE.fullmatch(path) is not None:
+        reply = failure(405, f"{path} takes POST only")
+        return Reply(reply.status, reply.body, headers=(("Allow", "POST"),))
     route = known.get(path)
     if route is None:
         return failure(404, f"there is nothing at {path!r}; known: {', '.join(known)}")
@@ -42,6 +47,18 @@ async def answer(
         reply = failure(405, f"{request.method} is not possible here: {path} can only be read")
         return Reply(reply.status, reply.body, headers=(("Allow", "GET, HEAD"),))
     return await route(source, query)
+
+
+async def change(source: Source, request: Request, by: str) -> Answer:
+    """Do what a POST asks for; *by* says to others who that was. Raises as `answer` does."""
+    path, query = _split(request.target)
+    _check(query)
+    if (wanted := _CHANGE.fullmatch(path)) is None:
+        if path not in ROUTES:
+            return failure(404, f"there is nothing at {path!r}; known: {', '.join(ROUTES)}")
+        reply = failure(405, f"{request.method} is not possible here: {path} can only be read")
+        return Reply(reply.status, reply.body, headers=(("Allow", "GET, HEAD"),))
+    return _json(await source.change_plugin(wanted[1], PluginAction(wanted[2]), by))
 
 
 def _split(target: str) -> tuple[str, Query]:

@@ -9,8 +9,16 @@ from pathlib import Path
 from nexus_agent.status.callers import Accept, Callers
 from nexus_agent.status.connection import Limits, Request, failure
 from nexus_agent.status.listener import StatusError, listen
-from nexus_agent.status.peer import READ_GROUP, Role, Rules, local_rules, peer_of
-from nexus_agent.status.routes import Answer, answer
+from nexus_agent.status.peer import (
+    CHANGE_GROUP,
+    READ_GROUP,
+    Role,
+    Rules,
+    local_rules,
+    name_of,
+    peer_of,
+)
+from nexus_agent.status.routes import Answer, answer, change
 from nexus_agent.status.source import Source
 
 __all__ = ["Limits", "StatusError", "StatusServer"]
@@ -68,4 +76,11 @@ class StatusServer:
                 f"{READ_GROUP!r} may",
                 close=True,
             )
-        return await answer(self._source, request)
+        if request.method != "POST":
+            return await answer(self._source, request)
+        if self._rules.role(peer.uid, peer.groups) < Role.CHANGE:
+            text = (
+                f"user {peer.uid} may only look: members of the group {CHANGE_GROUP!r} may change"
+            )
+            return failure(403, f"{text} things here")
+        return await change(self._source, request, await asyncio.to_thread(name_of, peer.uid))

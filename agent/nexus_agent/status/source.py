@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
@@ -20,6 +21,16 @@ class UnavailableError(Exception):
     """The agent cannot say at the moment; its message is the answer, with status 503."""
 
 
+class PluginAction(enum.StrEnum):
+    """What a person at the box may do with a plugin."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    ENABLE = "enable"
+    DISABLE = "disable"
+
+
 class Source(Protocol):
     """Answers about the running agent, as values that JSON can carry.
 
@@ -31,6 +42,12 @@ class Source(Protocol):
 
     def plugins(self) -> dict[str, Any]:
         """Every plugin, also those that are switched off: `/v1/plugins`."""
+
+    async def change_plugin(self, name: str, action: PluginAction, by: str) -> dict[str, Any]:
+        """Do *action*; the plugin as `plugins` shows it then: `POST /v1/plugins/NAME/ACTION`.
+
+        Raises QueryError where that cannot be.
+        """
 
     async def outbox(self) -> dict[str, Any]:
         """What waits for the console, stream by stream: `/v1/outbox`."""

@@ -61,6 +61,7 @@ class Hostile(Plugin[HostileSettings]):
             "retry": self._retry,
             "exit": self._exit,
             "block": self._block,
+            "stutter": self._stutter,
             "spin": self._spin,
             "busy": self._busy,
             "leak": self._leak,
@@ -99,6 +100,11 @@ class Hostile(Plugin[HostileSettings]):
         time.sleep(10)
         await asyncio.Event().wait()
 
+    async def _stutter(self) -> None:
+        while True:
+            time.sleep(0.5)
+            await asyncio.sleep(0.05)
+
     async def _spin(self) -> None:
         while True:
             pass
@@ -108,8 +114,8 @@ class Hostile(Plugin[HostileSettings]):
             await asyncio.sleep(0)
 
     async def _leak(self) -> None:
-        kept = []
-        while sum(map(len, kept)) < LEAK_BYTES:
+        kept: list[bytes] = []
+        while len(kept) * 10_000_000 < LEAK_BYTES:
             kept.append(b"x" * 10_000_000)
             await asyncio.sleep(0)
 
@@ -175,7 +181,7 @@ class Hostile(Plugin[HostileSettings]):
         await asyncio.Event().wait()
 
     async def _peek(self) -> None:
-        found = {}
+        found: dict[str, object] = {}
         for path in (self.context.settings.path, "/etc/shadow", f"/proc/{os.getppid()}/environ"):
             try:
                 with open(path, "rb") as file:
