@@ -40,6 +40,9 @@ PLUGIN: Final = {
     "backoff": DOUBT,
     "failed": BAD,
     "quarantined": BAD,
+    "blocked": BAD,
+    "stuck": BAD,
+    "waiting": BUSY,
     "stopped": OFF,
     "disabled": OFF,
 }
