@@ -42,7 +42,7 @@ class HostPlugin(Plugin[HostSettings]):
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         before = await self._look()
-        await asyncio.sleep(FIRST_S)
+        await self.context.sleep(FIRST_S)
         due = loop.time()
         while True:
             now = await self._look()
