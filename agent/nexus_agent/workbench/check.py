@@ -13,26 +13,34 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from nexus_agent.discovery import MANIFEST, Code
 from nexus_agent.workbench.findings import Finding, failed, passed
 
-LIMIT_S: Final = 90.0
-"""Seconds that all checks together may take."""
 _GRACE_S: Final = 2.0
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
 """A line of faulthandler's."""
 
 
-def check(code: Code, limit_s: float = LIMIT_S) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds. limit: for all checks together; within: for a plugin at work, and for its end."""
+
+    limit: float = 90.0
+    within: float = 5.0
+    """What `Plugin.run` promises."""
+
+
+def check(code: Code, patience: Patience = Patience()) -> Iterator[Finding]:
     """What is found, as it is found."""
     if code.folder is not None:
         yield passed("manifest", f"{MANIFEST} names {code.module}:{code.attribute}")
     with tempfile.TemporaryDirectory(prefix="nexus-check-") as folder:
         output = Path(folder) / "output"
-        with output.open("wb") as file, _started(code, limit_s, Path(folder), file) as process:
+        with output.open("wb") as file, _started(code, patience, Path(folder), file) as process:
             begun = "import"
             for message in process.messages():
                 if "begin" in message:
@@ -84,14 +92,15 @@ class _Inspector:
 
 
 @contextmanager
-def _started(code: Code, limit_s: float, folder: Path, output: Any) -> Iterator[_Inspector]:
+def _started(code: Code, patience: Patience, folder: Path, output: Any) -> Iterator[_Inspector]:
     """The inspector; it and all that it started are gone after the block."""
     ours, theirs = os.pipe()
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 *(sys.executable, "-B", "-m", "nexus_agent.workbench.inspector"),
-                *(str(theirs), json.dumps(code.document()), str(limit_s)),
+                *(str(theirs), json.dumps(code.document())),
+                *(str(patience.limit), str(patience.within)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -107,7 +116,7 @@ def _started(code: Code, limit_s: float, folder: Path, output: Any) -> Iterator[
     finally:
         os.close(theirs)
     try:
-        yield _Inspector(process, ours, limit_s)
+        yield _Inspector(process, ours, patience.limit)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,10 +1,11 @@
 """The process in which a plugin is checked: it may crash or hang, and that is a finding, too.
 
-    python -m nexus_agent.workbench.inspector FD CODE LIMIT
+    python -m nexus_agent.workbench.inspector FD CODE LIMIT WITHIN
 
-CODE is `Code.document` as JSON. It writes JSON lines to FD: {"begin": check} before each check,
-{"finding": …} after it, and {"end": true} at last. Whatever the plugin prints goes where stdout
-and stderr go; the stacks of a crash, and of a process that outlives LIMIT seconds, go to stderr.
+CODE is `Code.document` as JSON, LIMIT and WITHIN are seconds (see `check.Patience`). It writes JSON
+lines to FD: {"begin": check} before each check, {"finding": …} after it, and {"end": true} at last.
+Whatever the plugin prints goes where stdout and stderr go; the stacks of a crash, and of a process
+that outlives LIMIT, go to stderr.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import sys
 from typing import Any, Final
 
 from nexus_agent import discovery
+from nexus_agent.plugin import Settings
 from nexus_agent.workbench import declared, lifecycle, refusals
 from nexus_agent.workbench.findings import Finding, failed, passed
 from nexus_agent.workbench.subject import Subject, SubjectError, load
-from nexus_agent.workbench.watch import HOPELESS_S
 
 MEMORY_BYTES: Final = 4 * 1024**3
 """Address space; a plugin that wants more shall not take the machine with it."""
@@ -49,7 +50,7 @@ class Wire:
         os.write(self._descriptor, json.dumps(message).encode() + b"\n")
 
 
-def main(descriptor: int, code: discovery.Code, limit_s: float) -> None:
+def main(descriptor: int, code: discovery.Code, limit_s: float, within_s: float) -> None:
     """Check one plugin, and never return."""
     os.set_inheritable(descriptor, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,11 +65,11 @@ def main(descriptor: int, code: discovery.Code, limit_s: float) -> None:
         wire.tell(failed("import", str(error), "see to it that Python can import it"))
     else:
         wire.tell(passed("import", f"{code.module}:{code.attribute}"))
-        _check(subject, wire)
+        _check(subject, wire, within_s)
     wire.end()
 
 
-def _check(subject: Subject, wire: Wire) -> None:
+def _check(subject: Subject, wire: Wire, within_s: float) -> None:
     wire.begin("texts")
     wire.tell(declared.texts(subject.plugin))
     wire.begin("declarations")
@@ -90,13 +91,23 @@ def _check(subject: Subject, wire: Wire) -> None:
     if settings is None:
         return  # nothing to start it with
 
-    def hopeless(place: str) -> None:
-        wire.tell(lifecycle.blocked(HOPELESS_S, place))
+    wire.begin("lifecycle")
+    asyncio.run(_at_work(subject, settings, wire, within_s))
+
+
+async def _at_work(subject: Subject, settings: Settings, wire: Wire, within_s: float) -> None:
+    def hopeless(seconds: float, place: str) -> None:
+        wire.tell(lifecycle.blocked(seconds, place))
         wire.end()
 
-    wire.begin("lifecycle")
-    wire.tell(*asyncio.run(lifecycle.checks(subject, settings, hopeless)))
+    wire.tell(*await lifecycle.checks(subject, settings, hopeless, within_s))
+    wire.end()  # here: closing the loop would wait for threads that never end
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), discovery.code_of(json.loads(sys.argv[2])), float(sys.argv[3]))
+    main(
+        int(sys.argv[1]),
+        discovery.code_of(json.loads(sys.argv[2])),
+        float(sys.argv[3]),
+        float(sys.argv[4]),
+    )

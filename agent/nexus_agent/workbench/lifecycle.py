@@ -11,8 +11,10 @@ from typing import Final
 from nexus_agent.plugin import PluginError, Settings
 from nexus_agent.workbench.findings import Finding, failed, passed
 from nexus_agent.workbench.subject import Subject
-from nexus_agent.workbench.trial import WITHIN_S, Outcome, attempt
+from nexus_agent.workbench.trial import Outcome, attempt
 from nexus_agent.workbench.watch import BLOCKED_S, Watch
+
+Hopeless = Callable[[float, str], None]
 
 AWAITS: Final = 50
 """So many awaits are looked at, as far as the plugin reaches them in five seconds."""
@@ -21,33 +23,38 @@ BUDGET_S: Final = 40.0
 
 
 async def checks(
-    subject: Subject, settings: Settings, hopeless: Callable[[str], None]
+    subject: Subject, settings: Settings, hopeless: Hopeless, within_s: float
 ) -> list[Finding]:
-    """Every finding about the plugin at work with these settings."""
-    watch = Watch(subject, hopeless)
+    """Every finding about the plugin at work with these settings.
+
+    within_s: seconds that each of its runs may take, and then its end. hopeless: see `Watch`.
+    """
+    watch = Watch(subject, hopeless, 2 * within_s)
     watch.start()
     try:
         with _unclosed() as unclosed:
-            outcomes = await _attempts(subject, settings)
+            outcomes = await _attempts(subject, settings, within_s)
     finally:
         watch.stop()
     return [
         _start(subject, outcomes[0]),
-        _cancel(subject, outcomes),
+        _cancel(subject, outcomes, within_s),
         _leftovers(outcomes, unclosed),
         _blocking(outcomes, watch),
         _events(subject, outcomes),
     ]
 
 
-async def _attempts(subject: Subject, settings: Settings) -> list[Outcome]:
+async def _attempts(subject: Subject, settings: Settings, within_s: float) -> list[Outcome]:
     """The first runs as far as it may, the others end at each await that the first came to."""
     begun = time.monotonic()
-    outcomes = [await attempt(subject, settings, AWAITS)]
+    outcomes = [await attempt(subject, settings, AWAITS, within_s)]
     for number in range(1, min(outcomes[0].awaits, AWAITS - 1) + 1):
-        if outcomes[-1].ended_s is None or time.monotonic() - begun > BUDGET_S:
-            break  # one that does not end would disturb the next
-        outcomes.append(await attempt(subject, settings, number))
+        if outcomes[-1].ended_s is None:
+            break  # it would disturb the next
+        if (number > 1 and outcomes[-1].left) or time.monotonic() - begun > BUDGET_S:
+            break  # enough is known, or enough time spent
+        outcomes.append(await attempt(subject, settings, number, within_s))
     return outcomes
 
 
@@ -79,13 +86,13 @@ def _start(subject: Subject, first: Outcome) -> Finding:
     )
 
 
-def _cancel(subject: Subject, outcomes: list[Outcome]) -> Finding:
+def _cancel(subject: Subject, outcomes: list[Outcome], within_s: float) -> Finding:
     stopped = [outcome for outcome in outcomes if outcome.cancelled is not None]
     for outcome in stopped:
         if outcome.ended_s is None:
             return failed(
                 "cancel",
-                f"does not end within {WITHIN_S:g} s when it is cancelled at {outcome.cancelled}",
+                f"does not end within {within_s:g} s when it is cancelled at {outcome.cancelled}",
                 "let CancelledError through: give back what you hold, and raise it again",
             )
         if outcome.error is not None:

@@ -18,8 +18,6 @@ from nexus_agent.testing import Emitted, RecordingContext
 from nexus_agent.workbench import watch
 from nexus_agent.workbench.subject import Subject
 
-WITHIN_S: Final = 5.0
-"""Seconds that a trial runs, and that a cancelled plugin may take to end (see `Plugin.run`)."""
 _NAP_S: Final = 0.002
 """As long as `sleep` takes here: a trial has no time for more."""
 _DESCRIPTORS: Final = Path("/proc/self/fd")
@@ -124,8 +122,11 @@ class Outcome:
     busy: tuple[float, str]
 
 
-async def attempt(subject: Subject, settings: Settings, stop_at: int) -> Outcome:
-    """Start the plugin and cancel it at its await number *stop_at*, or after five seconds."""
+async def attempt(subject: Subject, settings: Settings, stop_at: int, within_s: float) -> Outcome:
+    """Start the plugin and cancel it at its await number *stop_at*, or after *within_s*.
+
+    It then has as long again to end.
+    """
     before = _Belongings.now()
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(thread_name_prefix="worker")
@@ -138,17 +139,17 @@ async def attempt(subject: Subject, settings: Settings, stop_at: int) -> Outcome
         executor.shutdown(wait=False)
         return Outcome(0, None, 0.0, raised, None, context, (0.0, ""))
     task = loop.create_task(stepped.run(), name=f"plugin:{plugin.name}")
-    await asyncio.wait([task], timeout=WITHIN_S)
+    await asyncio.wait([task], timeout=within_s)
     stepped.cancel(None if task.done() else task)
     begun = stepped.cancelled_at or time.monotonic()
-    await asyncio.wait([task], timeout=max(0.0, begun + WITHIN_S - time.monotonic()))
+    await asyncio.wait([task], timeout=max(0.0, begun + within_s - time.monotonic()))
     ended_s = time.monotonic() - begun if task.done() else None
     executor.shutdown(wait=False, cancel_futures=True)
     error = _error_of(task)
     left = None
     if task.done():
         del task, plugin
-        left = await _left_behind(before, begun + WITHIN_S)
+        left = await _left_behind(before, begun + within_s)
     place = stepped.place if stepped.cancelled_at is not None else None
     return Outcome(stepped.count, place, ended_s, error, left, context, stepped.busy)
 

@@ -13,8 +13,6 @@ from nexus_agent.workbench.subject import Subject
 
 BLOCKED_S: Final = 0.1
 """A loop that goes nowhere for longer is blocked."""
-HOPELESS_S: Final = 10.0
-"""A step that takes longer is not waited for."""
 _LOOK_S: Final = 0.01
 THREAD: Final = "nexus-check-watch"
 
@@ -22,11 +20,15 @@ THREAD: Final = "nexus-check-watch"
 class Watch:
     """Looks at the loop from a thread of its own; `found` has the longest block of each place.
 
-    hopeless: called there, once, with the place of a step that does not end.
+    hopeless: called there, once, with the length and place of a step that is not waited for any
+    longer, for it has taken more than *patience_s*.
     """
 
-    def __init__(self, subject: Subject, hopeless: Callable[[str], None]) -> None:
+    def __init__(
+        self, subject: Subject, hopeless: Callable[[float, str], None], patience_s: float
+    ) -> None:
         self._subject = subject
+        self._patience_s = patience_s
         self._hopeless = hopeless
         self._main = threading.get_ident()
         self._beaten = time.monotonic()
@@ -58,8 +60,8 @@ class Watch:
             # Seen twice, so that a machine that was busy elsewhere accuses nobody.
             if place is not None and first is not None:
                 self.found[first] = max(late, self.found.get(first, 0.0))
-                if late > HOPELESS_S:
-                    self._hopeless(place)
+                if late > self._patience_s:
+                    self._hopeless(late, place)
                     return
             first = place and (first or place)
 
