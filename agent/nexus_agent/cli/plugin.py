@@ -163,6 +163,7 @@ def run(
 ) -> None:
     from contextlib import redirect_stdout
 
+    from nexus_agent.settings import SettingsError
     from nexus_agent.workbench import solo, subject
 
     stdout = sys.stdout
@@ -174,7 +175,7 @@ def run(
         try:
             found = subject.load(subject.find(what))
             settings = _settings(found, file, pairs)
-        except subject.SubjectError as error:
+        except (subject.SubjectError, SettingsError) as error:
             raise AgentError(str(error), MISUSED) from None
         try:
             solo.run(found, settings, write, _give_up, once=once, for_s=for_s)
@@ -185,14 +186,14 @@ def run(
 def _settings(found: Subject, file: str | None, pairs: tuple[str, ...]) -> Settings:
     from pathlib import Path
 
-    from nexus_agent.workbench import refusals, subject
+    from nexus_agent import sections
+    from nexus_agent.workbench import subject
 
-    if file is None:
-        keys = found.sample() or {}
-    else:
-        path = Path(file)
-        keys = subject.section(path.read_text("utf-8"), found.plugin.name, path)
-    return refusals.settings_of(found, subject.with_values(keys, pairs))
+    name, source = found.plugin.name, Path(file or subject.SAMPLE)
+    keys = found.sample() if file is None else subject.section(subject.read(source), name, source)
+    given = subject.with_values(keys or {}, pairs)
+    origins = {("plugins", name, pair.partition("=")[0]): f"--set {pair}" for pair in pairs}
+    return sections.check(found.plugin, given, str(source), origins)
 
 
 def _give_up(text: str) -> NoReturn:

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from nexus_agent import settings
+from nexus_agent import sections
 from nexus_agent.plugin import Settings
 from nexus_agent.settings import SettingsError
 from nexus_agent.workbench.findings import Finding, failed, passed
@@ -53,11 +54,12 @@ class Validation:
 
     def validate(self, keys: Keys) -> Settings:
         """The settings; raises what the model raises."""
-        with self._noting():
+        with self.noting():
             return self._model.model_validate(keys)
 
     @contextmanager
-    def _noting(self) -> Iterator[None]:
+    def noting(self) -> Iterator[None]:
+        """Note what is touched within the block."""
         stat, lstat = os.stat, os.lstat
         os.stat = self._noted(stat)  # looking for a file raises no audit event
         os.lstat = self._noted(lstat)
@@ -88,17 +90,13 @@ class Validation:
 
     def _place(self) -> str | None:
         """Where the plugin does this; None where Python itself does, importing something."""
-        frame, found = sys._getframe(2), None  # noqa: SLF001 - the documented way to the caller
+        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the way to the caller
+        found = None
         while frame is not None:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
                 return None
             found = found or self._subject.place(frame.f_code, frame.f_lineno)
-            if frame.f_code is Validation.validate.__code__:
-                break
-            following = frame.f_back
-            if following is None:
-                break
-            frame = following
+            frame = frame.f_back
         return found or self._model.__name__
 
 
@@ -107,8 +105,9 @@ def sample(subject: Subject, validation: Validation) -> tuple[Finding, Settings 
     section = f"[plugins.{subject.plugin.name}]"
     try:
         keys = subject.sample()
-        checked = settings_of(subject, keys or {}, validation.validate)
-    except SubjectError as error:
+        with validation.noting():
+            checked = sections.check(subject.plugin, keys or {}, SAMPLE)
+    except (SubjectError, SettingsError) as error:
         return failed("sample", str(error), f"have a {SAMPLE} whose {section} can be used"), None
     if keys is None:
         advice = f"write one whose {section} shows every setting"
@@ -120,24 +119,6 @@ def sample(subject: Subject, validation: Validation) -> tuple[Finding, Settings 
             "sample", f"does not show {unsaid[0]}", "set it, or say it in a comment"
         ), checked
     return passed("sample", "is accepted, and shows every setting"), checked
-
-
-def settings_of(
-    subject: Subject, keys: Keys, validate: Callable[[Keys], Settings] | None = None
-) -> Settings:
-    """The plugin's settings of *keys*. Raises SubjectError, whatever the model raises."""
-    model = subject.plugin.settings_model
-    try:
-        return model.model_validate(keys) if validate is None else validate(keys)
-    except ValidationError:
-        pass
-    except (Exception, SystemExit) as error:
-        text = f"the model fails: {type(error).__name__}: {error}, {subject.place_of_error(error)}"
-        raise SubjectError(text) from error
-    try:
-        return settings.validate(model, keys, "settings", at=("plugins", subject.plugin.name))
-    except SettingsError as error:
-        raise SubjectError(str(error)) from None
 
 
 def refusal(subject: Subject, validation: Validation, good: Settings) -> Finding:

@@ -15,11 +15,10 @@ from typing import Any, Final, TypeGuard
 from nexus_agent import discovery
 from nexus_agent.discovery import Code, DiscoveryError
 from nexus_agent.plugin import Plugin
+from nexus_agent.sections import OWN_KEYS
 
 SAMPLE: Final = "sample.toml"
 README: Final = "README.md"
-AGENTS_KEYS: Final = frozenset({"enabled", "isolation", "limits"})
-"""Keys of `[plugins.<name>]` that are the agent's, not the plugin's."""
 
 _CORO_CHAINS: Final = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"))
 
@@ -52,12 +51,7 @@ class Subject:
     def text(self, name: str) -> str | None:
         """A file beside the code; None if it is not there. Raises SubjectError."""
         file = self.folder / name
-        try:
-            return file.read_text("utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SubjectError(f"{file}: cannot be read: {error}") from None
+        return read(file) if file.exists() else None
 
     def sample(self) -> dict[str, Any] | None:
         """The keys that sample.toml sets; None without one. Raises SubjectError."""
@@ -108,17 +102,27 @@ def load(code: Code) -> Subject:
     return Subject(plugin, code.folder or Path(file or ".").resolve().parent)
 
 
+def read(file: Path) -> str:
+    """The text of a file. Raises SubjectError."""
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise SubjectError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SubjectError(f"{file}: is not UTF-8 text") from None
+
+
 def section(text: str, name: str, source: Path) -> dict[str, Any]:
     """The plugin's own keys of `[plugins.<name>]` in TOML *text*. Raises SubjectError."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SubjectError(f"{source}: is not TOML: {error}") from None
     plugins = document.get("plugins")
     found = plugins.get(name) if _is_table(plugins) else None
     if not _is_table(found):
         raise SubjectError(f"{source}: has no section [plugins.{name}]")
-    return {key: value for key, value in found.items() if key not in AGENTS_KEYS}
+    return {key: value for key, value in found.items() if key not in OWN_KEYS}
 
 
 def with_values(keys: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_a_plugin_that_does_not_end_is_left_with_1(bundle: Bundle, body: str, wo
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--set", "interval_s=often"], "plugins.probe.interval_s"),
+        (["--set", "interval_s=often"], "--set interval_s=often: plugins.probe.interval_s: "),
         (["--set", "intervall_s=1"], "did you mean 'interval_s'?"),
         (["--set", "nothing"], "--set takes key=value"),
         (["--for", "soon"], "'soon' is no time"),
