@@ -192,7 +192,9 @@ def _settings(found: Subject, file: str | None, pairs: tuple[str, ...]) -> Setti
     name, source = found.plugin.name, Path(file or subject.SAMPLE)
     keys = found.sample() if file is None else subject.section(subject.read(source), name, source)
     given = subject.with_values(keys or {}, pairs)
-    origins = {("plugins", name, pair.partition("=")[0]): f"--set {pair}" for pair in pairs}
+    origins: dict[tuple[str, ...], str] = {
+        ("plugins", name, pair.partition("=")[0]): f"--set {pair}" for pair in pairs
+    }
     return sections.check(found.plugin, given, str(source), origins)
 
 
