@@ -12,6 +12,8 @@ PYTHON ?=
 PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 # PYTEST_ARGS="tests/unit -k outbox" make test  runs a part.
 PYTEST_ARGS ?=
+# PLUGIN=~/thermometer make demo  runs a plugin of yours on the first box.
+PLUGIN ?=
 # QUICK=1 make chaos  runs few cases; CHAOS_ARGS="power --seed 7" make chaos  one suite, as once.
 QUICK ?=
 CHAOS_ARGS ?=
@@ -49,7 +51,7 @@ help: ## Show this list
 page: $(PAGE) ## Build the console's page from console/ui
 
 demo: $(READY) $(PAGE) ## Run three boxes with emulated vehicles, a broker and a console until Ctrl-C
-	@PYTHONPATH=demo $(BIN)/python -m nexus_demo
+	@PYTHONPATH=demo $(BIN)/python -m nexus_demo $(if $(PLUGIN),--plugin "$(PLUGIN)")
 
 smoke: $(READY) ## Prove the whole path once, with a broker outage and a kill -9; ends with JSON
 	@mkdir -p build

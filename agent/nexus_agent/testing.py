@@ -2,28 +2,42 @@
 
     async with running(ObdPlugin(RecordingContext(settings))) as plugin: ...
 
-Event data passes through JSON as it does in the agent, so that what cannot travel fails here too.
+What the agent refuses is refused here in the same words: data that is not JSON, event types that
+are none, state beyond the quota. Data passes through JSON, as it does in the agent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 import structlog
 
-from nexus_agent.plugin import BusEvent, Logger, Plugin, Settings, Stream
-from nexus_agent.protocol import Stamp, encode_events
+from nexus_agent.bus import Bus
+from nexus_agent.plugin import (
+    BusEvent,
+    EmitError,
+    Logger,
+    Overflow,
+    Plugin,
+    Settings,
+    Stream,
+    Subscription,
+)
+from nexus_agent.protocol import ProtocolError, Stamp, encode_events
+from nexus_agent.store.state import check_quota, encode
 
 S = TypeVar("S", bound=Settings)
 T = TypeVar("T")
 
-_STAMP = Stamp(wall=0, mono=0, boot="test", synced=True)
+THREADS: Final = 4
+"""Worker threads that a plugin has (see `nexus_agent.plugin.Context.run_blocking`)."""
+_NAME: Final = "plugin"
+_STAMP: Final = Stamp(wall=0, mono=0, boot="test", synced=True)
 
 __all__ = ["Emitted", "MemoryState", "RecordingContext", "running"]
 
@@ -43,31 +57,51 @@ class MemoryState:
     """`Context.state` in memory; give one to two contexts in turn to test a restart."""
 
     def __init__(self) -> None:
-        self._values: dict[str, bytes] = {}
+        self._texts: dict[str, str] = {}
 
     async def get(self, key: str) -> Any:
-        raw = self._values.get(key)
-        return None if raw is None else orjson.loads(raw)
+        text = self._texts.get(key)
+        return None if text is None else orjson.loads(text)
 
     async def set(self, key: str, value: Any) -> None:
-        if value is None:
-            self._values.pop(key, None)
-        else:
-            json.dumps(value, allow_nan=False)  # refuses what the agent's state refuses
-            self._values[key] = orjson.dumps(value)
+        text = encode(_NAME, key, value)
+        if text is None:
+            self._texts.pop(key, None)
+            return
+        others = sum(
+            len(other.encode()) + len(kept.encode())
+            for other, kept in self._texts.items()
+            if other != key
+        )
+        check_quota(_NAME, key, text, others)
+        self._texts[key] = text
 
 
 class RecordingContext(Generic[S]):
-    """A `Context` that keeps every event in `events`."""
+    """A `Context` that keeps every event in `events`, and every report in `reports`.
+
+    What it emits is heard by its own subscriptions, as in the agent; `deliver` lets them hear
+    events of other plugins.
+    """
 
     def __init__(self, settings: S, *, state: MemoryState | None = None) -> None:
         self._settings = settings
         self._state = state or MemoryState()
         self._log: Logger = structlog.get_logger("plugin")
-        self._subscribers: list[tuple[tuple[str, ...], asyncio.Queue[BusEvent]]] = []
+        self._bus = Bus()
         self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._workers = asyncio.Semaphore(THREADS)
         self.events: list[Emitted] = []
         self.reports: list[str] = []
+        self.alive_count = 0
+        """How often the plugin has said `alive`."""
+
+    def become(self, settings: S) -> None:
+        """Have other settings from now on, as a reload of the agent does for `Plugin.live`."""
+        self._settings = settings
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @property
     def settings(self) -> S:
@@ -81,62 +115,68 @@ class RecordingContext(Generic[S]):
     def state(self) -> MemoryState:
         return self._state
 
-    def _record(self, event_type: str, data: Any, stream: Stream, *, promised: bool) -> None:
-        (tail,) = encode_events(
-            device="box", source="plugin", stamp=_STAMP, events=[(event_type, data)]
-        )
-        value = orjson.loads(b'{"id":"' + tail)["data"]
-        self.events.append(Emitted(event_type, value, stream, promised))
+    def _take(self, events: Sequence[tuple[str, Any]], stream: Stream, *, promised: bool) -> None:
+        try:
+            tails = encode_events(device="box", source=_NAME, stamp=_STAMP, events=events)
+        except ProtocolError as error:
+            raise EmitError(str(error)) from None
+        for (event_type, _), tail in zip(events, tails, strict=True):
+            data = orjson.loads(b'{"id":"' + tail)["data"]
+            self._keep(Emitted(event_type, data, stream, promised))
+            self.deliver(BusEvent(_NAME, event_type, stream, _STAMP.wall, data))
+
+    def _keep(self, event: Emitted) -> None:
+        self.events.append(event)
         self._news.set()
 
     async def emit(self, event_type: str, data: Any, *, stream: Stream = Stream.EVENT) -> None:
-        self._record(event_type, data, stream, promised=True)
-        await asyncio.sleep(0)
+        await self.emit_many([(event_type, data)], stream=stream)
 
     async def emit_many(
         self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
     ) -> None:
-        for event_type, data in events:
-            self._record(event_type, data, stream, promised=True)
+        self._take(events, stream, promised=True)
         await asyncio.sleep(0)
 
     def hand_over(self, event_type: str, data: Any, *, stream: Stream = Stream.TELEMETRY) -> None:
-        self._record(event_type, data, stream, promised=False)
+        self.hand_over_many([(event_type, data)], stream=stream)
 
     def hand_over_many(
         self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
     ) -> None:
-        for event_type, data in events:
-            self.hand_over(event_type, data, stream=stream)
+        self._take(events, stream, promised=False)
 
     def report(self, text: str) -> None:
         self.reports.append(text)
 
-    @asynccontextmanager
-    async def subscribe(self, *event_types: str) -> AsyncIterator[AsyncIterator[BusEvent]]:
-        queue: asyncio.Queue[BusEvent] = asyncio.Queue()
-        entry = (event_types, queue)
-        self._subscribers.append(entry)
+    def alive(self) -> None:
+        self.alive_count += 1
 
-        async def events() -> AsyncIterator[BusEvent]:
-            while True:
-                yield await queue.get()
-
+    async def sleep(self, seconds: float) -> bool:
+        changed = self._changed
         try:
-            yield events()
-        finally:
-            self._subscribers.remove(entry)
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def subscribe(
+        self, *patterns: str, overflow: Overflow = Overflow.DROP_OLDEST
+    ) -> AsyncIterator[Subscription]:
+        with self._bus.listen(*patterns, overflow=overflow) as listener:
+            yield listener
 
     def deliver(self, event: BusEvent) -> None:
-        """Let the plugin's subscriptions see an event of another plugin."""
-        for types, queue in self._subscribers:
-            if not types or event.type in types:
-                queue.put_nowait(event)
+        """Let the plugin's subscriptions hear an event of another plugin."""
+        self._bus.publish(event)
 
     async def run_blocking(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.to_thread(function, *args)
+        async with self._workers:
+            return await asyncio.to_thread(function, *args)
 
-    def vehicle(self, vin: str) -> dict[str, str]:
+    async def vehicle(self, vin: str) -> dict[str, str]:
         return {"vehicle_ref": f"test-{vin}", "vin": vin}
 
     def of(self, event_type: str) -> list[Any]:

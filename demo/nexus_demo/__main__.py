@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nexus_demo import api, session
 from nexus_demo.broker import choose
-from nexus_demo.fleet import STREET, USER, Fleet, running
+from nexus_demo.fleet import STREET, USER, Bay, Fleet, running
 from nexus_demo.story import PACE_S, Story
 from nexus_demo.waiting import DemoError
 
@@ -23,10 +26,17 @@ def main() -> int:
         metavar="SECONDS",
         help="from one act of the story to the next (default: %(default)g)",
     )
+    parser.add_argument(
+        "--plugin",
+        type=_bundle,
+        metavar="FOLDER",
+        help="a plugin's folder; it runs on the first box, as its sample.toml says",
+    )
     options = parser.parse_args()
+    street = (replace(STREET[0], guest=options.plugin), *STREET[1:])
     folder = session.make_folder(options.folder)
     try:
-        asyncio.run(_demo(folder, options.broker, options.pace))
+        asyncio.run(_demo(folder, options.broker, options.pace, street))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nstopped")
     except BrokenPipeError:
@@ -39,9 +49,17 @@ def main() -> int:
     return 0
 
 
-async def _demo(folder: Path, broker: str, pace_s: float) -> None:
+def _bundle(text: str) -> Path:
+    folder = Path(text).resolve()
+    for name in ("plugin.toml", "sample.toml"):
+        if not (folder / name).is_file():
+            raise argparse.ArgumentTypeError(f"{folder} has no {name}")
+    return folder
+
+
+async def _demo(folder: Path, broker: str, pace_s: float, street: Sequence[Bay]) -> None:
     say, kind = session.Clock().say, choose(broker)
-    async with session.stops_on_sigterm(), running(folder, kind, say, STREET) as fleet:
+    async with session.stops_on_sigterm(), running(folder, kind, say, street) as fleet:
         _introduce(fleet)
         async with api.signed_in(fleet.address, USER, fleet.password) as console:
             await Story(fleet, console, say, pace_s).tell()

@@ -42,6 +42,8 @@ class Bay:
     """Whether the story decides what trouble codes the car has, instead of its scenario."""
     relayed: bool = False
     """Whether the way to the broker is a relay, which can be cut."""
+    guest: Path | None = None
+    """The bundle folder of a plugin that runs here, too, with the settings of its sample.toml."""
 
 
 BAYS: Final = (
@@ -218,11 +220,14 @@ def _environ() -> dict[str, str]:
 
 def _agent_toml(bay: Bay, folder: Path, socket: Path, broker_section: str, adapter: int) -> str:
     allow = ["read", "clear"] if bay.may_clear else ["read"]
+    guest = "" if bay.guest is None else (bay.guest / "sample.toml").read_text("utf-8")
+    bundles = folder / "bundles" if bay.guest is None else bay.guest.parent
     return f"""\
 [agent]
 id = {json.dumps(bay.box)}
 state_dir = {json.dumps(str(folder / "state"))}
 socket = {json.dumps(str(socket))}
+bundles = {json.dumps(str(bundles))}
 
 {broker_section}
 keepalive_s = 10
@@ -244,7 +249,8 @@ interval_s = 5
 port = {json.dumps(f"socket://127.0.0.1:{adapter}")}
 interval_s = 0.5
 reconnect_max_s = 5
-"""
+
+{guest}"""
 
 
 def _console_toml(listen: str, home: Path, broker: Broker, own: Credentials) -> str:

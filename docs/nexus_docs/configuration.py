@@ -23,8 +23,9 @@ from nexus_agent.config import AgentConfig
 from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
-PLUGINS: Final = ("host", "obd")
+PLUGINS: Final = ("example", "host", "obd")
 _HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
+_README_HEAD: Final = "| key | meaning, type, default |\n|---|---|\n"
 _WORDS: Final = {
     str: "text",
     SecretStr: "text, a secret",
@@ -52,8 +53,19 @@ def tables() -> dict[str, str]:
         "console": (ConsoleSettings, ""),
     }
     for name in PLUGINS:
-        models[name] = (discovery.load(discovery.find(name)).settings_model, f"plugins.{name}.")
+        models[name] = (_model_of(name), f"plugins.{name}.")
     return {mark: _table(settings_of(model, at)) for mark, (model, at) in models.items()}
+
+
+def plugin_table(name: str) -> str:
+    """A Markdown table of one plugin's settings, for its own README."""
+    return _README_HEAD + "".join(
+        _row(f"`{setting.key}`", setting) for setting in settings_of(_model_of(name))
+    )
+
+
+def _model_of(name: str) -> type[BaseModel]:
+    return discovery.load(discovery.find(name)).settings_model
 
 
 def settings_of(model: type[BaseModel], at: str = "") -> Iterator[Setting]:
@@ -141,9 +153,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def _table(settings: Iterator[Setting]) -> str:
-    rows = []
-    for setting in settings:
-        name = f"`{setting.key}`<br>`{setting.variable}`"
-        cells = (name, f"{setting.meaning}<br>*{setting.kind}; {setting.default}*")
-        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
-    return _HEAD + "".join(rows)
+    return _HEAD + "".join(
+        _row(f"`{setting.key}`<br>`{setting.variable}`", setting) for setting in settings
+    )
+
+
+def _row(name: str, setting: Setting) -> str:
+    cells = (name, f"{setting.meaning}<br>*{setting.kind}; {setting.default}*")
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"

@@ -10,6 +10,7 @@ from nexus_docs import asyncapi, configuration, figures, metrics, plot, proofs, 
 
 DOCS: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = DOCS / "reference"
+PLUGINS: Final = DOCS.parent / "plugins" / "nexus_plugins"
 _PART: Final = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
@@ -29,7 +30,13 @@ def pages() -> dict[Path, str]:
         measured: _fill(measured.read_text("utf-8"), figures.parts(run)),
         proven: _fill(proven.read_text("utf-8"), proofs.parts(proofs.runs())),
         snapshot.FOLDER / "side-by-side.svg": plot.draw(run),
+        **{PLUGINS / name / "README.md": _readme(name) for name in configuration.PLUGINS},
     }
+
+
+def _readme(plugin: str) -> str:
+    text = (PLUGINS / plugin / "README.md").read_text("utf-8")
+    return _fill(text, {"settings": configuration.plugin_table(plugin)})
 
 
 def _fill(text: str, parts: dict[str, str]) -> str:

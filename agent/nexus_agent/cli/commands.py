@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from nexus_agent.cli.errors import MISUSED, AgentError
+from nexus_agent.cli.options import NexusGroup, Options, common
+from nexus_agent.cli.plugin import plugin
 
 if TYPE_CHECKING:
     from nexus_agent.cli.client import Agent
     from nexus_agent.cli.show import Renderer, Screen
 
-DEFAULT_SOCKET: Final = "/run/nexus/agent.sock"
 STREAMS: Final = ("alert", "event", "telemetry", "log")
 """protocol.Stream, not imported here: that takes longer than to answer."""
 
@@ -34,60 +33,6 @@ Exit codes:
   3  no agent runs at the socket
   4  you are not allowed to ask
 """
-
-
-@dataclass(slots=True)
-class Options:
-    """What --socket and --json said, before or after the command."""
-
-    socket: str | None = None
-    as_json: bool = False
-
-    @property
-    def path(self) -> str:
-        return self.socket or os.environ.get("NEXUS_SOCKET") or DEFAULT_SOCKET
-
-
-class NexusGroup(click.Group):
-    """A group that turns the agent's failures into words and exit codes, and ends quietly."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except AgentError as error:
-            click.echo(f"nexus: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            ctx.exit(130)  # 128 + SIGINT, as shells have it
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    options = ctx.ensure_object(Options)
-    if value:
-        setattr(options, str(param.name), value)
-
-
-def common(function: F) -> F:
-    """Give a command --socket and --json, so that they are understood wherever they stand."""
-    with_socket = click.option(
-        "--socket",
-        metavar="FILE",
-        expose_value=False,
-        callback=_remember,
-        help=f"The agent's socket  [$NEXUS_SOCKET, else {DEFAULT_SOCKET}]",
-    )
-    with_json = click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        expose_value=False,
-        callback=_remember,
-        help="Print JSON for scripts.",
-    )
-    return with_socket(with_json(function))
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -112,6 +57,9 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 def main(ctx: click.Context) -> None:
     if os.environ.get("NO_COLOR"):  # no-color.org: set and not empty
         ctx.color = False
+
+
+main.add_command(plugin)
 
 
 @main.command()

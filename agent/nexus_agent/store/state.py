@@ -36,20 +36,33 @@ class PluginState:
         return orjson.loads(rows[0][0]) if rows else None
 
     async def set(self, key: str, value: Any) -> None:
-        if not 0 < len(key) <= KEY_CHARACTERS:
-            raise StateError(f"state {self._plugin}: a key has 1 to {KEY_CHARACTERS} characters")
-        text = None if value is None else _text(value, f"state {self._plugin}.{key}")
+        text = encode(self._plugin, key, value)
         await self._database.run(partial(put, self._plugin, key, text))
 
 
-def _text(value: Any, what: str) -> str:
+def encode(plugin: str, key: str, value: Any) -> str | None:
+    """*value* as JSON text, None for None. Raises StateError for a key or value that cannot be."""
+    if not 0 < len(key) <= KEY_CHARACTERS:
+        raise StateError(f"state {plugin}: a key has 1 to {KEY_CHARACTERS} characters")
+    if value is None:
+        return None
     try:
         text = orjson.dumps(value).decode()
         # orjson takes more than JSON has, and writes NaN and infinity as null.
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise StateError(f"{what}: not JSON: {error}") from None
+        raise StateError(f"state {plugin}.{key}: not JSON: {error}") from None
     return text
+
+
+def check_quota(plugin: str, key: str, text: str, others: int) -> None:
+    """Raise StateError if *text* is too much beside the *others* bytes of the plugin's keys."""
+    wanted = others + len(key.encode()) + len(text.encode())
+    if wanted > QUOTA_BYTES:
+        raise StateError(
+            f"state {plugin}.{key}: with it the plugin would keep {wanted} bytes, "
+            f"at most {QUOTA_BYTES} are kept: delete keys by setting them to None"
+        )
 
 
 def put(plugin: str, key: str, text: str | None, connection: sqlite3.Connection) -> None:
@@ -61,10 +74,5 @@ def put(plugin: str, key: str, text: str | None, connection: sqlite3.Connection)
         connection.execute("DELETE FROM plugin_state WHERE plugin=? AND key=?", (plugin, key))
         return
     ((others,),) = connection.execute(_USED, (plugin, key))
-    wanted = int(others) + len(key.encode()) + len(text.encode())
-    if wanted > QUOTA_BYTES:
-        raise StateError(
-            f"state {plugin}.{key}: with it the plugin would keep {wanted} bytes, "
-            f"at most {QUOTA_BYTES} are kept: delete keys by setting them to None"
-        )
+    check_quota(plugin, key, text, int(others))
     connection.execute("INSERT OR REPLACE INTO plugin_state VALUES (?,?,?)", (plugin, key, text))

@@ -34,20 +34,23 @@ class HostPlugin(Plugin[HostSettings]):
     version = "1.0"
     description = "How the box is doing: CPU, memory, disks, temperatures, network, clock."
     author = "Nexus Core"
+    emits = ("host.metrics",)
+    devices = ("state_path",)
     settings_model: ClassVar[type[Settings]] = HostSettings
+    live = frozenset(HostSettings.model_fields)
 
     async def run(self) -> None:
-        interval = self.context.settings.interval_s
         loop = asyncio.get_running_loop()
         before = await self._look()
-        await asyncio.sleep(FIRST_S)
+        await self.context.sleep(FIRST_S)
         due = loop.time()
         while True:
             now = await self._look()
             self._send(metrics(before, now))
             before = now
-            due = max(due + interval, loop.time())
-            await asyncio.sleep(due - loop.time())
+            due = max(due + self.context.settings.interval_s, loop.time())
+            if await self.context.sleep(due - loop.time()):
+                due = loop.time()
 
     async def _look(self) -> Reading:
         settings = self.context.settings

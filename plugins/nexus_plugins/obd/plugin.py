@@ -50,6 +50,17 @@ class ObdPlugin(Plugin[ObdSettings]):
     version = "1.0.0"
     description = "Reads vehicles through an ELM327 adapter: identity, live values, trouble codes."
     author = "Nexus Core"
+    emits = (
+        "adapter.state",
+        "vehicle.identified",
+        "telemetry.pid",
+        "scan.started",
+        "dtc.observed",
+        "scan.completed",
+        "scan.diff",
+        "dtc.cleared",
+    )
+    devices = ("port",)
     settings_model = ObdSettings
 
     def __init__(self, context: Context[ObdSettings]) -> None:

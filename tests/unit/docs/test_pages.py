@@ -14,7 +14,7 @@ from nexus_docs.pages import pages
 PAGES = pages()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_the_page_is_current(page: Path) -> None:
     assert page.read_text("utf-8") == PAGES[page], "run `make reference`"
 

@@ -53,6 +53,15 @@ async def test_events_are_handed_over_as_telemetry_at_the_interval(
     assert second["uptime"]["value"] - first["uptime"]["value"] in {0, 1, 2}
 
 
+async def test_a_changed_interval_counts_at_once(tmp_path: Path) -> None:
+    context = RecordingContext(HostSettings(interval_s=3600, state_path=tmp_path))
+
+    async with running(HostPlugin(context)):
+        await context.wait_for("host.metrics")
+        context.become(HostSettings(interval_s=1, state_path=tmp_path))
+        await context.wait_for("host.metrics", 3)
+
+
 async def test_every_value_has_a_unit_and_a_quality_and_null_only_where_it_is_not_ok(
     settings: HostSettings,
 ) -> None:

@@ -1,0 +1,1 @@
+"""What authors of plugins work with: `nexus plugin new`, `check` and `run`."""
