@@ -136,7 +136,9 @@ class Agent:
         self.reporter.link = self.link
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.aftermath = Aftermath(crashes, config.agent.upgrade_dir, self.database, self.outbox)
-        self.server = StatusServer(config.agent.socket, self.reporter, self.supervisor.pids)
+        self.server = StatusServer(
+            config.agent.socket, self.reporter, self.reporter, self.supervisor.pids
+        )
         self.scrapes = MetricsServer(config.metrics.address, self.reporter)
         self.reloader = Reloader(
             config,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from nexus_agent.cli import control
 from nexus_agent.cli.errors import MISUSED, AgentError
 from nexus_agent.cli.options import NexusGroup, Options, common
 from nexus_agent.cli.plugin import plugin
@@ -59,6 +60,7 @@ def main(ctx: click.Context) -> None:
         ctx.color = False
 
 
+control.add_to(plugin)
 main.add_command(plugin)
 
 

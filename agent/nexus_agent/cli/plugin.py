@@ -78,7 +78,7 @@ class Duration(click.ParamType[float]):
 @click.group(cls=NexusGroup)
 @common
 def plugin() -> None:
-    """Write, check and try plugins."""
+    """Write, check and try plugins; start and stop those of this box."""
 
 
 @plugin.command()

@@ -12,7 +12,7 @@ import orjson
 
 from nexus_agent.protocol import ProtocolError, Stream, check_event_type
 from nexus_agent.status.connection import Lines, Reply, Request, failure
-from nexus_agent.status.source import PluginAction, QueryError, Source
+from nexus_agent.status.source import Control, PluginAction, QueryError, Source
 
 NDJSON: Final = "application/x-ndjson"
 METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,7 +49,7 @@ async def answer(
     return await route(source, query)
 
 
-async def change(source: Source, request: Request, by: str) -> Answer:
+async def change(control: Control, request: Request, by: str) -> Answer:
     """Do what a POST asks for; *by* says to others who that was. Raises as `answer` does."""
     path, query = _split(request.target)
     _check(query)
@@ -58,7 +58,7 @@ async def change(source: Source, request: Request, by: str) -> Answer:
             return failure(404, f"there is nothing at {path!r}; known: {', '.join(ROUTES)}")
         reply = failure(405, f"{request.method} is not possible here: {path} can only be read")
         return Reply(reply.status, reply.body, headers=(("Allow", "GET, HEAD"),))
-    return _json(await source.change_plugin(wanted[1], PluginAction(wanted[2]), by))
+    return _json(await control.change_plugin(wanted[1], PluginAction(wanted[2]), by))
 
 
 def _split(target: str) -> tuple[str, Query]:

@@ -19,7 +19,7 @@ from nexus_agent.status.peer import (
     peer_of,
 )
 from nexus_agent.status.routes import Answer, answer, change
-from nexus_agent.status.source import Source
+from nexus_agent.status.source import Control, Source
 
 __all__ = ["Limits", "StatusError", "StatusServer"]
 
@@ -27,13 +27,15 @@ __all__ = ["Limits", "StatusError", "StatusServer"]
 class StatusServer:
     """Answers on the Unix socket at *path* with what *source* says.
 
-    strangers: processes that are answered nothing, though their user might ask.
+    control: does what a POST asks for; without it all can only be read. strangers: processes that
+    are answered nothing, though their user might ask.
     """
 
     def __init__(
         self,
         path: Path,
         source: Source,
+        control: Control | None = None,
         strangers: Callable[[], Container[int]] = frozenset,
         *,
         limits: Limits | None = None,
@@ -41,6 +43,7 @@ class StatusServer:
         self._path = path
         self._strangers = strangers
         self._source = source
+        self._control = control
         self._rules = Rules(0, None, None)
         self._callers = Callers(self._respond, limits or Limits())
         self._started = asyncio.Event()
@@ -76,11 +79,11 @@ class StatusServer:
                 f"{READ_GROUP!r} may",
                 close=True,
             )
-        if request.method != "POST":
+        if request.method != "POST" or self._control is None:
             return await answer(self._source, request)
         if self._rules.role(peer.uid, peer.groups) < Role.CHANGE:
             text = (
                 f"user {peer.uid} may only look: members of the group {CHANGE_GROUP!r} may change"
             )
             return failure(403, f"{text} things here")
-        return await change(self._source, request, await asyncio.to_thread(name_of, peer.uid))
+        return await change(self._control, request, await asyncio.to_thread(name_of, peer.uid))

@@ -43,12 +43,6 @@ class Source(Protocol):
     def plugins(self) -> dict[str, Any]:
         """Every plugin, also those that are switched off: `/v1/plugins`."""
 
-    async def change_plugin(self, name: str, action: PluginAction, by: str) -> dict[str, Any]:
-        """Do *action*; the plugin as `plugins` shows it then: `POST /v1/plugins/NAME/ACTION`.
-
-        Raises QueryError where that cannot be.
-        """
-
     async def outbox(self) -> dict[str, Any]:
         """What waits for the console, stream by stream: `/v1/outbox`."""
 
@@ -71,3 +65,13 @@ class Source(Protocol):
 
     async def metrics(self) -> str:
         """Prometheus text format 0.0.4, of the last line its newline too."""
+
+
+class Control(Protocol):
+    """What people at the box may change."""
+
+    async def change_plugin(self, name: str, action: PluginAction, by: str) -> dict[str, Any]:
+        """Do *action*; the plugin as `plugins` shows it then: `POST /v1/plugins/NAME/ACTION`.
+
+        Raises QueryError where that cannot be.
+        """
