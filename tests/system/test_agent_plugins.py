@@ -56,7 +56,7 @@ isolation = "task"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     """A broker with TLS and a console."""
-    kind = Kind.MOSQUITTO if find_mosquitto() else Kind.EMBEDDED
+    kind = Kind.MOSQUITTO if find_mosquitto() else Kind.IOTCORE
     folder = tmp_path_factory.mktemp("fleet")
     async with running(folder, kind, print, bays=()) as fleet:
         yield fleet

@@ -27,17 +27,18 @@ from nexus_agent.plugin import (
     command,
 )
 
-FLOOD: Final = 1_000_000
 LEAK_BYTES: Final = 1_000_000_000
 FILES: Final = 10_000
 
 
 class HostileSettings(Settings):
-    """deed: what to do. after_s: how long to behave before that. path: what to open."""
+    """deed: what to do. after_s: how long to behave before that. path: what to open. count: how many
+    events are a flood."""
 
     deed: str
     after_s: float = 0.0
     path: str = ""
+    count: int = 1_000_000
 
 
 class Hostile(Plugin[HostileSettings]):
@@ -129,7 +130,7 @@ class Hostile(Plugin[HostileSettings]):
 
     async def _flood(self) -> None:
         refused = 0
-        for number in range(FLOOD):
+        for number in range(self.context.settings.count):
             try:
                 self.context.hand_over("hostile.flood", number)
             except EmitError:

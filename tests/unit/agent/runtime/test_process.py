@@ -48,10 +48,8 @@ async def goes_on(stage: Stage) -> None:
 async def fails(stage: Stage, words: str, within: float = 40) -> None:
     """The hostile one does, for that reason, and is restarted; its neighbour goes on."""
     item = stage.item("hostile")
-    reasons = [change.reason for change in stage.changes]
     await stage.until(lambda: item.restarts > 0, within)
-    reasons = [change.reason for change in stage.changes if change.plugin == "hostile"]
-    assert any(words in reason for reason in reasons), reasons
+    await stage.until(lambda: any(words in change.reason for change in stage.changes))
     assert any(change.alarming for change in stage.changes)
     await goes_on(stage)
 
@@ -123,10 +121,10 @@ async def test_what_is_final_is_final(deed: str, state: PluginState, reason: str
 
 
 async def test_a_flood_is_taken_as_far_as_is_allowed_and_the_rest_is_counted() -> None:
-    async with supervised(NEIGHBOUR, hostile("flood", Limits(events_s=100))) as stage:
+    async with supervised(NEIGHBOUR, hostile("flood", Limits(events_s=100), count=50_000)) as stage:
         await stage.until(lambda: ("hostile", "hostile.done", 0) in stage.sink.events, 60)
         counters = stage.item("hostile").counters
-        assert counters.events + counters.refused == 1_000_002
+        assert counters.events + counters.refused == 50_002
         assert counters.events < 10_000
         await goes_on(stage)
 
