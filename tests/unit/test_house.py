@@ -340,5 +340,5 @@ async def test_the_plugin_of_the_how_to_passes_its_own_test(tmp_path: Path) -> N
     page = (ROOT / "docs/how-to/write-a-plugin.md").read_text("utf-8")
     scope: dict[str, Any] = {"__name__": "example"}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
-        exec(block, scope)
+        exec(compile(block, "write-a-plugin.md", "exec", dont_inherit=True), scope)
     await scope["test_a_text_that_is_no_number_is_malformed"](tmp_path)

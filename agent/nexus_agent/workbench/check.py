@@ -98,7 +98,7 @@ def _started(code: Code, patience: Patience, folder: Path, output: Any) -> Itera
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
-                *(sys.executable, "-B", "-m", "nexus_agent.workbench.inspector"),
+                *(sys.executable, "-I", "-B", "-m", "nexus_agent.workbench.inspector"),
                 *(str(theirs), json.dumps(code.document())),
                 *(str(patience.limit), str(patience.within)),
             ],
