@@ -103,6 +103,17 @@ METRICS: Final = (
     Metric("nexus_plugin_events_total", "counter", "Events that it emitted.", _PLUGIN),
     Metric("nexus_plugin_errors_total", "counter", "Errors that ended a run.", _PLUGIN),
     Metric(
+        "nexus_plugin_refused_events_total", "counter", "Its events that were not taken.", _PLUGIN
+    ),
+    Metric(
+        "nexus_plugin_cpu_seconds_total",
+        "counter",
+        "Its time on the agent's event loop, or the CPU time of its own process.",
+        _PLUGIN,
+    ),
+    Metric("nexus_plugin_stalls_total", "counter", "Times that it blocked the loop.", _PLUGIN),
+    Metric("nexus_plugin_blocking_calls", "gauge", "Worker threads that it holds.", _PLUGIN),
+    Metric(
         "nexus_event_loop_lag_seconds",
         "summary",
         "How late the event loop wakes a task, in the last minute; measured twice a second.",
@@ -213,7 +224,12 @@ def of_plugins(supervisor: Supervisor) -> Iterator[Sample]:
             yield Sample("nexus_plugin_state", is_in, {**labels, "state": str(state)})
         yield Sample("nexus_plugin_restarts_total", item.restarts, labels)
         yield Sample("nexus_plugin_events_total", item.counters.events, labels)
-        yield Sample("nexus_plugin_errors_total", item.counters.errors, labels)
+        counters = item.counters
+        yield Sample("nexus_plugin_errors_total", counters.errors, labels)
+        yield Sample("nexus_plugin_refused_events_total", counters.refused, labels)
+        yield Sample("nexus_plugin_cpu_seconds_total", round(counters.loop_s, 3), labels)
+        yield Sample("nexus_plugin_stalls_total", counters.stalls, labels)
+        yield Sample("nexus_plugin_blocking_calls", counters.threads.busy, labels)
 
 
 def of_process(lag: Lag) -> Iterator[Sample]:

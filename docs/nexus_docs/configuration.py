@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from nexus_agent import discovery
 from nexus_agent.config import AgentConfig
+from nexus_agent.sections import OwnKeys
 from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
@@ -52,6 +53,7 @@ def tables() -> dict[str, str]:
         "agent": (AgentConfig, ""),
         "console": (ConsoleSettings, ""),
     }
+    models["plugins"] = (OwnKeys, "plugins.NAME.")
     for name in PLUGINS:
         models[name] = (_model_of(name), f"plugins.{name}.")
     return {mark: _table(settings_of(model, at)) for mark, (model, at) in models.items()}

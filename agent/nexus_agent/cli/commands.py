@@ -142,11 +142,14 @@ def check(options: Options, file: str) -> None:
     import json
     from pathlib import Path
 
-    from nexus_agent.config import load_config
+    from nexus_agent.config import load_config, plugin_sections
     from nexus_agent.settings import SettingsError
 
     try:
-        load_config(Path(file), os.environ)
+        found = load_config(Path(file), os.environ)
+        for section in plugin_sections(found, file, os.environ):
+            if section.problem is not None:
+                raise SettingsError(section.problem)
     except SettingsError as error:
         if options.as_json:
             click.echo(json.dumps({"file": file, "ok": False, "error": str(error)}))
