@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from tests.systemd.box import AGENT, Box, gathered, numbers
 from tests.systemd.conftest import Make
+from tests.systemd.machine import INSTALL
 from tests.systemd.packages import Packages
 from tests.systemd.test_survival import finish
 
@@ -22,7 +23,7 @@ NEVER_READY: Final = "raise RuntimeError('this version is broken')\n"
 async def take(box: Box, package: Path) -> str:
     """Install *package* over what is there."""
     shutil.copy(package, box.machine.root / "opt/next.deb")
-    return await box.machine.run("dpkg", "--install", "/opt/next.deb")
+    return await box.machine.run(*INSTALL, "/opt/next.deb")
 
 
 async def is_version(box: Box, version: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_migrations import HEADS, upgrade
@@ -23,6 +25,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _give_to_the_service(self.url)
         # A pool of one connection is what makes all writers of this process queue up.
         self._writer = _engine(url, size=1, read_only=False)
         self._readers = _engine(url, size=READERS, read_only=True)
@@ -75,6 +79,25 @@ def revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _give_to_the_service(url: URL) -> None:
+    """Where root is about to make SQLite's file, make it the folder's owner's.
+
+    `nexus-console user add`, by root and before the first start, would lock the service out of its
+    own database. For files beside one that is there SQLite sees to it itself.
+    """
+    file = Path(url.database or "")
+    if os.geteuid() != 0 or not file.is_absolute():
+        return
+    # What is wrong with the place is SQLite's to say, in its own words.
+    with suppress(OSError):
+        owner = file.parent.stat()
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        finally:
+            os.close(descriptor)
 
 
 def _engine(url: str, *, size: int, read_only: bool) -> Engine:
