@@ -43,5 +43,5 @@ class Packages:
         for compiled in module.parent.glob(f"__pycache__/{module.stem}.*"):
             compiled.unlink()
         made = self._folder / f"{version}-broken.deb"
-        await command("dpkg-deb", "--root-owner-group", "--build", str(tree), str(made))
+        await command("dpkg-deb", "--root-owner-group", "-z0", "--build", str(tree), str(made))
         return made
