@@ -22,7 +22,7 @@ from nexus_demo.fleet import Bay, Box
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
-READY_S: Final = 3.0
+READY_S: Final = 5.0
 LATER: Final = "90.1"
 BAY: Final = Bay("bay-1", vehicles.MISFIRE, vin_leaves=True, may_clear=False)
 STATE: Final = Path("var/lib/nexus-console")
@@ -64,7 +64,7 @@ async def console(
     return console
 
 
-async def test_it_is_ready_within_three_seconds(console: Console) -> None:
+async def test_it_is_ready_within_five_seconds(console: Console) -> None:
     await console.machine.run("systemctl", "restart", CONSOLE)
     started = int(await console.machine.show(CONSOLE, "ExecMainStartTimestampMonotonic"))
     ready = int(await console.machine.show(CONSOLE, "ActiveEnterTimestampMonotonic"))
