@@ -25,8 +25,6 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            _give_to_the_service(self.url)
         # A pool of one connection is what makes all writers of this process queue up.
         self._writer = _engine(url, size=1, read_only=False)
         self._readers = _engine(url, size=READERS, read_only=True)
@@ -120,6 +118,10 @@ def _engine(url: str, *, size: int, read_only: bool) -> Engine:
             "check_same_thread": False,
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _before(*_: Any) -> None:
+        _give_to_the_service(engine.url)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
