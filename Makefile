@@ -63,7 +63,7 @@ test: $(READY) $(PAGE) ## Run every test, a few cases of each chaos suite, and t
 	@$(MAKE) --no-print-directory test-wheel
 
 # STALLS=20 make test-systemd  blocks the loop so often, which is the full count.
-test-systemd: $(READY) ## Install the package on a real systemd in a container, and break things
+test-systemd: $(READY) $(PAGE) ## Install the packages on a real systemd in a container, and break things
 	@NEXUS_STALLS=$(STALLS) $(BIN)/pytest tests/systemd
 
 test-wheel: $(READY) $(PAGE) $(WHEEL_READY) ## Build the wheel, install it apart from the sources, test it

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Final
 
@@ -70,8 +71,7 @@ def _write_control(product: Product, version: str, tree: Path) -> None:
         "Section: net\n"
         "Priority: optional\n"
         f"Description: Nexus Core: {product.summary}\n"
-        " Reads vehicles through plugins, keeps every reading safe on local disk while the\n"
-        " network or the power is gone, and hands it to a fleet console over MQTT.\n",
+        f"{textwrap.indent(product.about, ' ')}\n",
         "utf-8",
     )
     kind = "agent" if product is AGENT else "console"

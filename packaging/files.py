@@ -23,6 +23,8 @@ class Product:
     leaves_out: str
     """The part of the wheel that it never runs."""
     summary: str
+    about: str
+    """What it does, in a few lines of the package's description."""
     commands: dict[str, str]
     """Commands in /usr/bin, and the module that each one runs."""
     files: dict[str, str]
@@ -46,6 +48,8 @@ AGENT: Final = Product(
     home="usr/lib/nexus-agent",
     leaves_out="nexus_console",
     summary="agent on a repair shop's diagnostic PC",
+    about="Reads vehicles through plugins, keeps every reading safe on local disk while the\n"
+    "network or the power is gone, and hands it to a fleet console over MQTT.",
     commands={"nexus": "nexus_agent.cli", "nexus-agent": "nexus_agent"},
     files={
         **_units(
@@ -69,6 +73,8 @@ CONSOLE: Final = Product(
     home="usr/lib/nexus-console",
     leaves_out="nexus_plugins",
     summary="fleet console that hears the agents",
+    about="Keeps what the agents deliver over MQTT in SQLite or PostgreSQL, acknowledges it once\n"
+    "it is safe there, and shows boxes, vehicles and events on a web page.",
     commands={"nexus-console": "nexus_console"},
     files={
         **_units("nexus-console.service"),

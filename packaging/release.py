@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from bundle import build_bundle
 from deb import build_deb
-from files import PRODUCTS
+from files import PRODUCTS, Product
 from tree import ALONE, ROOT, architecture, build_wheel, run
 
 
@@ -28,6 +29,7 @@ def build_release(version: str, build: Path, *, level: int) -> Path:
         environment = build / "deb" / product.name / product.home / "versions" / version
         bill = release / f"{product.name}_{version}_{architecture()}.cdx.json"
         write_bill(environment, bill)
+        complete_bill(bill, product, version, environment)
     for file in made:
         shutil.copy(file, release)
     sums = [
@@ -57,3 +59,27 @@ def write_bill(environment: Path, file: Path) -> None:
             *("--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible"),
             *("--output-file", str(file), str(stand_in / "bin" / "python")),
         )
+
+
+def complete_bill(file: Path, product: Product, version: str, environment: Path) -> None:
+    """Name *product* in the bill *file*, and what JavaScript is built into its page."""
+    bill = json.loads(file.read_text("utf-8"))
+    root = bill["metadata"]["component"]
+    root |= {"name": product.name, "version": version, "description": product.summary}
+    [uses] = (entry for entry in bill["dependencies"] if entry["ref"] == root["bom-ref"])
+    for notices in environment.glob("lib/*/site-packages/nexus_console/page/licenses.json"):
+        for package in json.loads(notices.read_text("utf-8")):
+            locator = f"pkg:npm/{package['name'].replace('@', '%40')}@{package['version']}"
+            bill["components"].append(
+                {
+                    "bom-ref": locator,
+                    "type": "library",
+                    "name": package["name"],
+                    "version": package["version"],
+                    "purl": locator,
+                    "licenses": [{"expression": package["identifier"]}],
+                }
+            )
+            bill["dependencies"].append({"ref": locator})
+            uses["dependsOn"].append(locator)
+    file.write_text(json.dumps(bill, indent=2) + "\n", "utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.promises import Verdict, arrived, judge, noted
-from tests.systemd.machine import Machine
+from tests.systemd.machine import INSTALL, Machine
 
 from nexus_demo import api
 from nexus_demo.fleet import USER, Fleet
@@ -37,7 +37,7 @@ class Box:
     async def install(self) -> None:
         """Install the package, set the box up, start it; return once it is at the console."""
         self.set_up()
-        await self.machine.run("dpkg", "--install", "--force-confold", "/opt/agent.deb")
+        await self.machine.run(*INSTALL, "--force-confold", "/opt/agent.deb")
         await self.machine.run("chown", "-R", "root:nexus", "/etc/nexus")
         await self.machine.run("systemctl", "enable", "--now", AGENT)
         await self.connected()

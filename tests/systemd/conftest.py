@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -14,13 +15,17 @@ import pytest_asyncio
 from tests.systemd.box import DEVICE, LOAD, PROBE, Box
 from tests.systemd.machine import Machine, command, debian
 from tests.systemd.packages import Packages
+from tests.systemd.serial_port import serial_port
 
 from nexus_demo import vehicles
 from nexus_demo.broker import Kind
 from nexus_demo.fleet import Fleet, running
 from nexus_demo.processes import Process, free_port
+from nexus_demo.waiting import NotYet, until
 
 ROOT: Final = Path(__file__).parents[2]
+SERIAL_PORTS: Final = ("/dev/ttyS0", "/dev/ttyUSB0")
+"""What the box finds its one serial port as: built in, and plugged in."""
 MISSING: Final = [
     name
     for name in ("systemd-nspawn", "debootstrap", "dpkg-deb", "mosquitto", "nsenter")
@@ -75,42 +80,67 @@ async def adapter(workplace: Path) -> AsyncIterator[int]:
         {**os.environ, "PYTHONPATH": str(ROOT / "demo")},
     )
     await car.start()
+
+    async def answers() -> None:
+        car.check()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError as error:
+            raise NotYet(str(error)) from None
+        writer.close()
+
+    await until("the car's adapter answers", answers, within=30)
     yield port
     await car.stop()
 
 
 Make = Callable[..., Awaitable[Box]]
+MakeMachine = Callable[..., Awaitable[Machine]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def make_box(
-    workplace: Path, packages: Packages, fleet: Fleet, adapter: int
-) -> AsyncIterator[Make]:
-    """Makes a box: a fresh Debian that has the package installed. Name and options of nspawn."""
-    made: list[Box] = []
+async def make_machine(workplace: Path) -> AsyncIterator[MakeMachine]:
+    """Makes a machine: a fresh Debian. Name and options of nspawn."""
+    made: list[Machine] = []
 
-    async def make(name: str, *options: str, version: str = "") -> Box:
+    async def make(name: str, *options: str) -> Machine:
         root = workplace / name
         await command("cp", "--archive", "--reflink=auto", str(await debian()), str(root))
         (root / "etc/machine-id").write_text("")
         (root / "etc/hostname").write_text(f"{name}\n")
-        for folder in (LOAD, PROBE):
-            shutil.copytree(folder, root / "usr/share/nexus-tests", dirs_exist_ok=True)
-        package = await packages.agent(version)
-        shutil.copy(package, root / "opt/agent.deb")
-        box = Box(name, Machine(name, root, workplace / f"{name}.log", options), fleet, adapter)
-        made.append(box)
-        return box
+        made.append(Machine(name, root, workplace / f"{name}.log", options))
+        return made[-1]
 
     yield make
-    for box in made:
-        await box.machine.cut()
+    for machine in made:
+        await machine.cut()
+
+
+@pytest.fixture(scope="session")
+def make_box(make_machine: MakeMachine, packages: Packages, fleet: Fleet, adapter: int) -> Make:
+    """Makes a box: a machine that has the package at hand. Name and options of nspawn."""
+
+    async def make(name: str, *options: str) -> Box:
+        machine = await make_machine(name, *options)
+        for folder in (LOAD, PROBE):
+            shutil.copytree(folder, machine.root / "usr/share/nexus-tests", dirs_exist_ok=True)
+        shutil.copy(await packages.build("agent"), machine.root / "opt/agent.deb")
+        return Box(name, machine, fleet, adapter)
+
+    return make
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def box(make_box: Make) -> Box:
+async def tty(adapter: int) -> AsyncIterator[Path]:
+    """The path, out here, of a serial port with the same car behind it."""
+    async with serial_port(adapter) as path:
+        yield path
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def box(make_box: Make, tty: Path) -> Box:
     """A box that works: installed, set up, its data at the console. Tests leave it so."""
-    box = await make_box(DEVICE)
+    box = await make_box(DEVICE, *(f"--bind={tty}:{port}" for port in SERIAL_PORTS))
     await box.machine.boot()
     await box.install()
     return box

@@ -10,29 +10,29 @@ from tests.systemd.machine import command
 
 
 class Packages:
-    """Debian packages of the agent, each built once. *root*: our sources."""
+    """Debian packages of agent and console, each built once. *root*: our sources."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._folder = root / "build/systemd"
-        self._built: dict[str, Path] = {}
+        self._built: dict[tuple[str, str], Path] = {}
 
-    async def agent(self, version: str = "") -> Path:
-        """The package of the agent; *version*, if given, is what it calls itself."""
-        if version not in self._built:
-            folder = self._folder / (version or "as-is")
+    async def build(self, kind: str, version: str = "") -> Path:
+        """The package of `agent` or `console`; *version*, if given, is what it calls itself."""
+        if (kind, version) not in self._built:
+            folder = self._folder / f"{kind}-{version or 'as-is'}"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             words = [sys.executable, str(self._root / "packaging/build.py"), "deb"]
-            words += ["--only", "agent", "--level", "0", "--into", str(folder)]
+            words += ["--only", kind, "--level", "0", "--into", str(folder)]
             words += ["--version", version] if version else []
             await command(*words, within=600)
-            (self._built[version],) = folder.glob("deb/nexus-core-agent_*.deb")
-        return self._built[version]
+            (self._built[kind, version],) = folder.glob(f"deb/nexus-core-{kind}_*.deb")
+        return self._built[kind, version]
 
     async def broken(self, version: str, file: str, text: str) -> Path:
-        """The same with *text* put at the end of a module, such as `nexus_agent/app.py`."""
-        package = await self.agent(version)
+        """The agent's with *text* put at the end of a module, such as `nexus_agent/app.py`."""
+        package = await self.build("agent", version)
         tree = self._folder / f"{version}-broken"
         shutil.rmtree(tree, ignore_errors=True)
         await command("dpkg-deb", "--raw-extract", str(package), str(tree))
@@ -43,5 +43,5 @@ class Packages:
         for compiled in module.parent.glob(f"__pycache__/{module.stem}.*"):
             compiled.unlink()
         made = self._folder / f"{version}-broken.deb"
-        await command("dpkg-deb", "--root-owner-group", "--build", str(tree), str(made))
+        await command("dpkg-deb", "--root-owner-group", "-z0", "--build", str(tree), str(made))
         return made

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from tests.systemd.box import AGENT, Box, gathered, numbers
 from tests.systemd.conftest import Make
+from tests.systemd.machine import INSTALL
 from tests.systemd.packages import Packages
 from tests.systemd.test_survival import finish
 
@@ -22,7 +23,7 @@ NEVER_READY: Final = "raise RuntimeError('this version is broken')\n"
 async def take(box: Box, package: Path) -> str:
     """Install *package* over what is there."""
     shutil.copy(package, box.machine.root / "opt/next.deb")
-    return await box.machine.run("dpkg", "--install", "/opt/next.deb")
+    return await box.machine.run(*INSTALL, "/opt/next.deb")
 
 
 async def is_version(box: Box, version: str) -> None:
@@ -36,7 +37,7 @@ async def is_version(box: Box, version: str) -> None:
 async def test_an_upgrade_under_load_loses_nothing_and_keeps_the_settings(
     box: Box, packages: Packages
 ) -> None:
-    package = await packages.agent(LATER)
+    package = await packages.build("agent", LATER)
     async with box.altered("upgrade", settings=numbers(100)):
         await box.connected()
         settings = (box.machine.root / "etc/nexus/agent.toml").read_text("utf-8")
@@ -69,7 +70,7 @@ async def test_a_version_that_does_not_get_ready_is_taken_back(
 
 
 async def test_after_it_a_good_one_can_be_installed(box: Box, packages: Packages) -> None:
-    await take(box, await packages.agent("90.3"))
+    await take(box, await packages.build("agent", "90.3"))
     await is_version(box, "90.3")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_migrations import HEADS, upgrade
@@ -77,6 +79,25 @@ def revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
+def _give_to_the_service(url: URL) -> None:
+    """Where root is about to make SQLite's file, make it the folder's owner's.
+
+    `nexus-console user add`, by root and before the first start, would lock the service out of its
+    own database. For files beside one that is there SQLite sees to it itself.
+    """
+    file = Path(url.database or "")
+    if os.geteuid() != 0 or not file.is_absolute():
+        return
+    # What is wrong with the place is SQLite's to say, in its own words.
+    with suppress(OSError):
+        owner = file.parent.stat()
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        finally:
+            os.close(descriptor)
+
+
 def _engine(url: str, *, size: int, read_only: bool) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(
@@ -97,6 +118,10 @@ def _engine(url: str, *, size: int, read_only: bool) -> Engine:
             "check_same_thread": False,
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _before(*_: Any) -> None:
+        _give_to_the_service(engine.url)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
