@@ -147,14 +147,15 @@ def check(options: Options, file: str) -> None:
 
     try:
         found = load_config(Path(file), os.environ)
-        for section in plugin_sections(found, file, os.environ):
-            if section.problem is not None:
-                raise SettingsError(section.problem)
+        sections = plugin_sections(found, file, os.environ)
+        problem = next((one.problem for one in sections if one.problem is not None), None)
     except SettingsError as error:
+        problem = str(error)
+    if problem is not None:
         if options.as_json:
-            click.echo(json.dumps({"file": file, "ok": False, "error": str(error)}))
+            click.echo(json.dumps({"file": file, "ok": False, "error": problem}))
         else:
-            click.echo(str(error), err=True)
+            click.echo(problem, err=True)
         sys.exit(MISUSED)
     click.echo(json.dumps({"file": file, "ok": True}) if options.as_json else f"{file}: ok")
 

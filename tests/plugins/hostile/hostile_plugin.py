@@ -32,8 +32,10 @@ FILES: Final = 10_000
 
 
 class HostileSettings(Settings):
-    """deed: what to do. after_s: how long to behave before that. path: what to open. count: how many
-    events are a flood."""
+    """deed: what to do. after_s: how long to behave before that. path: what to open.
+
+    count: how many events are a flood.
+    """
 
     deed: str
     after_s: float = 0.0

@@ -60,7 +60,14 @@ class Agent:
         self.plugins_document: dict[str, Any] = {
             "v": 1,
             "plugins": [
-                plugin("obd", "backoff", restarts=3, last_error="adapter\x1b[2Jis silent"),
+                plugin(
+                    "obd",
+                    "backoff",
+                    isolation="process",
+                    reason="it is silent",
+                    restarts=3,
+                    last_error="adapter\x1b[2Jis silent",
+                ),
                 plugin("host", "running", events=12_345, report="CPU 4 %"),
             ],
         }
@@ -158,6 +165,8 @@ def plugin(name: str, state: str, **more: Any) -> dict[str, Any]:
         "state": state,
         "recoverable": True,
         "since": ago(seconds=40),
+        "isolation": "task",
+        "reason": None,
         "restarts": 0,
         "last_error": None,
         "report": None,

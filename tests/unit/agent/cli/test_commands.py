@@ -67,9 +67,9 @@ async def test_plugins_are_a_table_and_nothing_commands_the_terminal(run: Run) -
     result = await run("plugins")
 
     assert result.stdout.splitlines() == [
-        "  NAME  VERSION  STATE    FOR   RESTARTS  EVENTS  REPORT",
-        "✓ host  1.0      running  40 s         0  12,345  CPU 4 %",
-        "! obd   1.0      backoff  40 s         3       0  -",
+        "  NAME  VERSION  STATE    RUNS AS  FOR   RESTARTS  EVENTS  REPORT",
+        "✓ host  1.0      running  task     40 s         0  12,345  CPU 4 %",
+        "! obd   1.0      backoff  process  40 s         3       0  it is silent",
         "",
         "obd: last error: adapter\N{REPLACEMENT CHARACTER}[2Jis silent",
     ]
