@@ -54,9 +54,9 @@ class Console:
         self.machine.write(SETTINGS, text, mode=0o640)
         await self.machine.run("sh", "-c", f"chown root:nexus-console {HOME}/*")
         await self.machine.run("sh", "-c", f"chmod 640 {HOME}/*")
-        self.machine.write("/root/password", f"{self._password}\n", mode=0o600)
+        self.machine.write("/opt/password", f"{self._password}\n", mode=0o600)
         words = f"nexus-console user add {USER} --role admin --config {SETTINGS} --password-stdin"
-        await self.machine.run("sh", "-c", f"{words} </root/password")
+        await self.machine.run("sh", "-c", f"{words} </opt/password")
         await self.machine.run("systemctl", "start", CONSOLE)
 
     async def well(self) -> Any:

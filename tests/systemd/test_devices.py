@@ -52,7 +52,7 @@ async def test_a_serial_adapter_works_in_the_sandbox(box: Box, drop_in: str, por
 async def test_a_fixed_port_is_the_only_device_to_be_seen(box: Box) -> None:
     async with box.altered("serial-fixed", shipped(box, "serial-fixed")):
         await box.connected()
-        seen = (await box.machine.run("ls", f"/proc/{await box.pid()}/root/dev")).split()
+        seen = (await box.machine.run("ls", f"/proc/{await box.pid()}/root" + "/dev")).split()
     assert [name for name in seen if f"/dev/{name}" in SERIAL_PORTS] == ["ttyS0"]
 
 
