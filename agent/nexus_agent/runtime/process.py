@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -103,11 +103,10 @@ class ProcessRun:
 
     async def __aenter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix=f"nexus-{self._section.name}-"))
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._clean)
             await self._start()
-        except (OSError, PluginError, RunError):
-            await self._clean()
-            raise
+            undo.pop_all()
         return self
 
     async def __aexit__(
@@ -121,6 +120,8 @@ class ProcessRun:
     async def _start(self) -> None:
         (self._folder / "tmp").mkdir(mode=0o700)
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._wire = Wire(*await asyncio.open_unix_connection(sock=ours))
         with theirs, self._stderr.open("wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-m", "nexus_agent.runtime.child"),
@@ -133,9 +134,6 @@ class ProcessRun:
                 cwd=self._folder / "tmp",
                 start_new_session=True,
             )
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        self._wire = Wire(reader, writer)
         try:
             async with asyncio.timeout(START_S):
                 await self._wire.send("orders", **self._orders())
@@ -183,11 +181,12 @@ class ProcessRun:
         }
 
     async def _clean(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
+        if self._wire is not None:
+            await self._wire.close()
+        if self._process is not None:
             await self._process.wait()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 

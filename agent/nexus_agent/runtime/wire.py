@@ -7,6 +7,7 @@ is about. What comes from the plugin's side may be anything.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -60,6 +61,8 @@ class Wire:
             raise WireError("a message that is no object with `do`")
         return message
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up."""
         self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
