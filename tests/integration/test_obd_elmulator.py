@@ -391,6 +391,19 @@ async def test_an_adapter_lost_while_nothing_is_asked_is_noticed_at_once(
         await reach(context, "no_vehicle", "lost")
 
 
+async def test_a_changed_poll_rate_takes_effect_within_a_second_on_the_same_connection(
+    emulator: StartEmulator,
+) -> None:
+    adapter = await emulator(car())
+    context = context_for(adapter.port, interval_s=600.0, pids=[12])
+
+    async with plugged(context):
+        await context.wait_for("telemetry.pid")
+        context.become(context.settings.model_copy(update={"interval_s": 0.05}))
+        await context.wait_for("telemetry.pid", 5, within=1.5)
+        assert [state["state"] for state in context.of("adapter.state")] == ["connected"]
+
+
 async def test_where_nothing_listens_commands_fail_at_once_in_plain_words() -> None:
     context = context_for("socket://127.0.0.1:1")
 

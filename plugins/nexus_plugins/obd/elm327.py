@@ -127,16 +127,17 @@ class Elm327:
         number = lines[-1] if lines else ""
         return _PROTOCOLS.get(number.removeprefix("A") or "A")
 
-    async def rest(self, seconds: float) -> None:
-        """Wait, or until `wake`. Raises AdapterError as soon as the adapter is gone."""
+    async def rest(self, seconds: float) -> bool:
+        """Wait; True at once on `wake`. Raises AdapterError as soon as the adapter is gone."""
         try:
             async with asyncio.timeout(seconds):
                 await self._link.stirred.wait()
         except TimeoutError:
-            return
+            return False
         if self._link.lost:
             raise self._fail(AdapterLostError("the connection was closed by the adapter"))
         self._link.stirred.clear()
+        return True
 
     def wake(self) -> None:
         """End the `rest` of another task: there is news."""

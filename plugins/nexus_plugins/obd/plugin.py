@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +34,8 @@ REPEAT_S: Final = 60.0
 
 _FIRST_PAUSE_S: Final = 1.0
 _UNCLEAR_PAUSE_S: Final = 5.0
+_GLANCE_S: Final = 0.5
+"""Settings that change while it rests are seen this soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class ObdPlugin(Plugin[ObdSettings]):
     )
     devices = ("port",)
     settings_model = ObdSettings
+    live = frozenset({"interval_s", "pids", "idle_after_s", "probe_interval_s", "reconnect_max_s"})
 
     def __init__(self, context: Context[ObdSettings]) -> None:
         super().__init__(context)
@@ -78,8 +83,8 @@ class ObdPlugin(Plugin[ObdSettings]):
 
     async def run(self) -> None:
         """Keep the adapter open; a lost or silent one is tried again after a growing pause."""
-        settings, loop = self.context.settings, asyncio.get_running_loop()
-        pause = first = min(_FIRST_PAUSE_S, settings.reconnect_max_s)
+        loop = asyncio.get_running_loop()
+        pause = first = min(_FIRST_PAUSE_S, self.context.settings.reconnect_max_s)
         while True:
             begun = loop.time()
             try:
@@ -88,10 +93,11 @@ class ObdPlugin(Plugin[ObdSettings]):
                 await self._lose("lost", str(error))
             except AdapterError as error:
                 await self._lose(error.state, str(error))
-            if loop.time() - begun > settings.reconnect_max_s:
+            longest = self.context.settings.reconnect_max_s
+            if loop.time() - begun > longest:
                 pause = first
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, settings.reconnect_max_s)
+            await asyncio.sleep(min(pause, longest))
+            pause = min(2 * pause, longest)
 
     async def _session(self) -> None:
         """From opening the port to its loss, which is raised as LinkError or AdapterError."""
@@ -133,21 +139,17 @@ class ObdPlugin(Plugin[ObdSettings]):
     async def _attend(self, elm: Elm327) -> None:
         """Look after one vehicle from its finding until its engine starts again, or its absence."""
         self.context.report("looking for a vehicle")
-        settings = self.context.settings
         async with self._identifying:
             found = await self._identify(elm)
+        now = asyncio.get_running_loop().time()
         if isinstance(found, NoVehicle):
             await self._tell_state("no_vehicle", found.detail, version=elm.version)
-            unclear = found.quality is not Quality.ABSENT
-            await elm.rest(
-                min(_UNCLEAR_PAUSE_S, settings.probe_interval_s)
-                if unclear
-                else settings.probe_interval_s
-            )
+            longest = math.inf if found.quality is Quality.ABSENT else _UNCLEAR_PAUSE_S
+            await self._rest(elm, now, lambda settings: min(longest, settings.probe_interval_s))
             return
         await self._tell_state(
             "connected",
-            f"{', '.join(found.supported)}; polling every {settings.interval_s:g} s",
+            f"{', '.join(found.supported)}; polling every {self.context.settings.interval_s:g} s",
             version=elm.version,
             protocol=found.protocol,
         )
@@ -158,7 +160,8 @@ class ObdPlugin(Plugin[ObdSettings]):
         self._vehicle = None
         await self._tell_state("engine_off", why, version=elm.version, protocol=found.protocol)
         while not (await self._look(elm, found)).running:
-            await elm.rest(settings.probe_interval_s)
+            now = asyncio.get_running_loop().time()
+            await self._rest(elm, now, lambda settings: settings.probe_interval_s)
 
     async def _identify(self, elm: Elm327) -> Vehicle | NoVehicle:
         """Find out who is there and tell it; the caller holds the lock."""
@@ -188,12 +191,13 @@ class ObdPlugin(Plugin[ObdSettings]):
 
     async def _poll(self, elm: Elm327, vehicle: Vehicle) -> str | None:
         """Read live values until the engine is off, and say why; None if the vehicle changed."""
-        settings, loop = self.context.settings, asyncio.get_running_loop()
-        wanted = [PIDS[pid] for pid in settings.pids if pid in vehicle.all_pids]
+        loop = asyncio.get_running_loop()
         car = await self._car(vehicle)
         self._told_bad.clear()
         due = alive = loop.time()
         while self._vehicle is vehicle:
+            settings = self.context.settings
+            wanted = [PIDS[pid] for pid in settings.pids if pid in vehicle.all_pids]
             sign = await self._look(elm, vehicle)
             answered = sign.answered
             for pid in wanted:
@@ -209,9 +213,21 @@ class ObdPlugin(Plugin[ObdSettings]):
             elif now - alive >= settings.idle_after_s:
                 what = "the engine stands still" if answered else "the vehicle does not answer"
                 return f"{what} since {now - alive:.0f} s"
-            due = max(due + settings.interval_s, now)
-            await elm.rest(due - now)
+            due = await self._rest(elm, due, lambda settings: settings.interval_s)
         return None
+
+    async def _rest(
+        self, elm: Elm327, since: float, seconds: Callable[[ObdSettings], float]
+    ) -> float:
+        """Until so many *seconds* after *since*, as the settings of each moment have it, or news.
+
+        Returns that time, or the present where it is past.
+        """
+        loop = asyncio.get_running_loop()
+        while (left := since + seconds(self.context.settings) - loop.time()) > 0:
+            if await elm.rest(min(left, _GLANCE_S)):
+                break
+        return max(since + seconds(self.context.settings), loop.time())
 
     async def _look(self, elm: Elm327, vehicle: Vehicle) -> _Sign:
         """Ask one question and tell from it whether the engine runs.
