@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -53,7 +54,8 @@ def apply(
     retained: the broker handed out what it had kept, so the box was not heard just now. A will or
     farewell of another session than that of the last birth is left aside: the box is back already.
     So is a birth that a later one of the same boot has overtaken, and one of a session that another
-    has followed: a session never comes back.
+    has followed, unless it says more than that session has said before: then the other one was
+    late, and this is the box's present one.
     """
     row = connection.execute(select(devices).where(devices.c.id == device_id)).one()
     if not presence.online:
@@ -66,19 +68,21 @@ def apply(
             }
             connection.execute(update(devices).where(devices.c.id == device_id).values(values))
         return Heard()
-    past = orjson.loads(row.past_sessions or "[]")
+    past = _past_sessions(row)
     if row.session != presence.session:
-        if presence.session in past or _is_overtaken(presence, row, received):
+        if _is_past(presence, past) or _is_overtaken(presence, row, received):
             return Heard(overtaken=True)
+        past.pop(presence.session, None)
         if row.session is not None:
-            past = [row.session, *past][:PAST_SESSIONS]
+            known = birth_of(row)
+            past = {row.session: _mono(known) if known else None, **past}
     birth = presence.encode().decode()
     changed = not row.online or row.session != presence.session
     interval = presence.interval
     values = {
         "online": True,
         "session": presence.session,
-        "past_sessions": orjson.dumps(past).decode(),
+        "past_sessions": orjson.dumps(list(past.items())[:PAST_SESSIONS]).decode(),
         "reason": None,
         "since": received if changed else row.since,
         "last_seen": _last_seen(row, presence, retained=retained, received=received),
@@ -113,6 +117,34 @@ def status_of(row: Row[Any], now: int) -> Status:
 def birth_of(row: Row[Any]) -> Presence | None:
     """The last birth document of a device's row."""
     return None if row.birth is None else Presence.model_validate_json(row.birth)
+
+
+def _past_sessions(row: Row[Any]) -> dict[str, float | None]:
+    """Sessions that others have followed, the newest first.
+
+    With the seconds from its boot to its last birth, None where they are not known.
+    """
+    found: dict[str, float | None] = {}
+    for told in orjson.loads(row.past_sessions or "[]"):
+        session, mono = told if isinstance(told, list) else (told, None)
+        found[session] = mono
+    return found
+
+
+def _is_past(presence: Presence, past: dict[str, float | None]) -> bool:
+    """Whether *presence* is of a past session, and no newer than what that has said before."""
+    if presence.session not in past:
+        return False
+    before, now = past[presence.session], _mono(presence)
+    return before is None or now is None or now <= before
+
+
+def _mono(presence: Presence) -> float | None:
+    try:
+        found = float(presence.mono or "nan")
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _is_overtaken(presence: Presence, row: Row[Any], received: int) -> bool:

@@ -91,17 +91,20 @@ class Disk:
         """How often it refuses."""
         self.on_commit: Callable[[], None] | None = None
         """Is told once, when work is done and not committed yet; the power may go then."""
-        self._alive = True
+        self._life = 0
+        """What was begun in an earlier one is done by nobody."""
         self._queue: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._busy = False
 
     def die(self) -> None:
         """Nothing is written from now on."""
-        self._alive = False
+        self._life += 1
         self._queue.clear()
 
     def revive(self) -> None:
-        self._alive, self._busy, self.on_commit = True, False, None
+        self._life += 1
+        self._queue.clear()
+        self._busy, self.on_commit = False, None
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Have *work* done in its turn."""
@@ -114,7 +117,7 @@ class Disk:
     def _next(self) -> None:
         self._busy = bool(self._queue)
         if self._busy:
-            self._later(self._do)
+            self._later(self._do, self._life)
 
     def _later(self, step: Callable[..., None], *args: Any) -> None:
         if self.slow:
@@ -122,8 +125,8 @@ class Disk:
         else:
             self._loop.call_soon(step, *args)
 
-    def _do(self) -> None:
-        if not self._alive:
+    def _do(self, life: int) -> None:
+        if life != self._life:
             return
         work, future = self._queue.popleft()
         if future.cancelled():
@@ -132,12 +135,14 @@ class Disk:
         try:
             result = work()
         except Exception as error:  # noqa: BLE001 - as an executor hands on whatever is raised
-            self._later(self._tell, future, None, error)
+            self._later(self._tell, life, future, None, error)
         else:
-            self._later(self._tell, future, result, None)
+            self._later(self._tell, life, future, result, None)
 
-    def _tell(self, future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
-        if not self._alive:
+    def _tell(
+        self, life: int, future: asyncio.Future[Any], result: Any, error: Exception | None
+    ) -> None:
+        if life != self._life:
             return
         if not future.cancelled():
             if error is None:

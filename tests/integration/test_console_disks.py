@@ -299,6 +299,27 @@ def test_what_came_before_any_birth_is_acknowledged_to_nobody(store: Store) -> N
     assert marks(store.take(message(run(1, 10), session="s1"))) == [10]
 
 
+def test_a_late_birth_of_another_boot_does_not_keep_the_present_session_out(store: Store) -> None:
+    """Nothing tells which of two boots was first; but the present one goes on saying more."""
+    store.take(birth("s4", following=1, released=0, boot="b4", mono="0.449"))
+    store.take(birth("s3", following=1, released=0, boot="b3", mono="0.950"))
+    assert marks(store.take(message(run(1, 10), session="s4"))) == [0]
+    store.take(birth("s4", following=11, released=0, boot="b4", mono="30.1"))
+    answer = store.take(message(run(1, 10), session="s4"))
+    assert marks(answer) == [10]
+    assert answer.marks[0].session == "s4"
+
+
+def test_a_past_session_does_not_come_back_by_what_it_has_said_before(store: Store) -> None:
+    for session, boot, mono in (
+        ("s3", "b3", "0.950"),
+        ("s4", "b4", "0.449"),
+        ("s3", "b3", "0.950"),
+    ):
+        store.take(birth(session, following=11, released=0, boot=boot, mono=mono))
+    assert store.take(message(run(1, 10), session="s4")).marks[0].session == "s4"
+
+
 def test_what_another_disk_declared_lost_is_not_acknowledged_to_this_one(store: Store) -> None:
     store.take(birth("s1", following=11, released=0), message(run(1, 3), session="s1"))
     gone = {"stream": "event", "epoch": 1, "first": 4, "last": 10, "cause": "disk quota"}

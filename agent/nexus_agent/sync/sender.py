@@ -29,6 +29,8 @@ from nexus_agent.sync.wanted import Wanted, Wish
 log = structlog.get_logger("sender")
 
 ACK_TIMEOUT_S: Final = 10.0
+INTRODUCE_S: Final = 30.0
+"""Between two births that answer a console which takes this session for another."""
 LOOK_AGAIN_S: Final = 60.0
 """The end of a hold is a time of day; a clock may be set meanwhile."""
 _WANTED_SEGMENTS: Final = 8
@@ -65,19 +67,21 @@ class Sender:
         self._wanted = Wanted(patience)
         self._answering: deque[Segment] = deque()
         self._answer_under_way = False
-        self._heard = self._back = float("-inf")
+        self._heard = self._back = self._introduced = float("-inf")
         self._look_again = float("inf")
         self.retransmissions = 0
         outbox.on_sealed(lambda _: self._wake.set())
 
     async def acknowledge(self, ack: Ack) -> bool:
-        """The console has everything up to *ack* and may want more; whether a new epoch began.
+        """The console has everything up to *ack* and may want more; whether to introduce the box.
 
-        An answer to another session changes nothing: the broker has kept it, maybe for another disk
-        under this name. Raises ProtocolError for what was never sealed; then nothing is changed.
+        That is so when a new epoch began, and when the console answers another session. Such an
+        answer changes nothing else, for the broker has kept it, maybe for another disk under this
+        name; but the console may have taken a late birth of another session for the present one.
+        Raises ProtocolError for what was never sealed; then nothing is changed.
         """
         if ack.session is not None and ack.session != self._session:
-            return False
+            return self._is_taken_for_another()
         if not self._outbox.is_open:
             return False
         self._check_wanted(ack)
@@ -95,6 +99,14 @@ class Sender:
         if ack.renew is None or ack.epoch != self._outbox.epoch:
             return False
         await self._outbox.renew(ack.renew, ack.above or 0)
+        return True
+
+    def _is_taken_for_another(self) -> bool:
+        """Whether to say again who this is; now and then, however many such answers come."""
+        now = asyncio.get_running_loop().time()
+        if now - self._introduced < INTRODUCE_S:
+            return False
+        self._introduced = now
         return True
 
     def _gone_past(self, stream: Stream, epoch: int) -> int:

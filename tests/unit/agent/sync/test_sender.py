@@ -59,3 +59,22 @@ async def test_a_lost_alert_is_told_of_past_a_full_window(state_dir: Path) -> No
         outbox.close()
         await sealing
     await database.close()
+
+
+async def test_a_box_that_is_taken_for_another_introduces_itself_now_and_then(
+    state_dir: Path,
+) -> None:
+    database, clock = Database(state_dir), SetClock()
+    await database.open()
+    outbox = Outbox(database, "box-1", clock)
+    await outbox.open()
+    sender = Sender(outbox, Topic("box-1"), "console")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        sending = group.create_task(sender.run(Line(), "now"), name="sender")
+        await asyncio.sleep(0)
+        other = Ack(epoch=1, stream=Stream.EVENT, seq=0, session="before")
+        own = Ack(epoch=1, stream=Stream.EVENT, seq=0, session="now")
+        said = [await sender.acknowledge(ack) for ack in (own, other, other, own)]
+        assert said == [False, True, False, False]
+        sending.cancel()
+    await database.close()
