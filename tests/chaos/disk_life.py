@@ -16,7 +16,7 @@ import random
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -264,14 +264,14 @@ class Life:
         """A salvage, of a file that is sound; somebody may be reading beside, so the log stays."""
         if not self._may_turn():
             return
-        beside = sqlite3.connect(f"{self.database.path.as_uri()}?mode=ro", uri=True)
-        if self.dice.random() < 0.7:
-            beside.execute("SELECT count(*) FROM epoch").fetchall()
-        self.database.damage = DamagedError("as a test has it")
-        try:
+        with ExitStack() as stack:
+            with suppress(sqlite3.OperationalError):  # the disk may refuse others, too
+                beside = sqlite3.connect(f"{self.database.path.as_uri()}?mode=ro", uri=True)
+                stack.callback(beside.close)
+                if self.dice.random() < 0.7:
+                    beside.execute("SELECT count(*) FROM epoch").fetchall()
+            self.database.damage = DamagedError("as a test has it")
             await self.outbox.heal()
-        finally:
-            beside.close()
 
     async def damage(self) -> None:
         """One byte of the oldest waiting payload of a stream is another from now on."""

@@ -38,7 +38,7 @@ APART: Final = {
     "fdatasync": 11,
     "fsync": 5,
     "write": 3,
-    "ftruncate": 3,
+    "ftruncate": 5,
     "openat": 61,
     "rename": 3,
     "unlink": 3,
@@ -67,6 +67,8 @@ def kinds() -> list[tuple[str, str, str]]:
         for call, apart in APART.items()
         for start in range(1, apart + 1)
         for error in ("ENOSPC", "EIO")
+        # The only call of each thread that reads: a box that can never read can do nothing.
+        if (call, start) != ("openat", 1)
     ]
     dice = random.Random(1)
     for _ in range(BURSTS):

@@ -281,6 +281,28 @@ async def test_a_plugins_process_cannot_speak_as_a_person(box: Box) -> None:
     assert answer == "HTTP/1.1 403 Forbidden" or "denied" in answer
 
 
+@pytest.mark.parametrize(("deed", "after_s"), [("segfault", 1.0)])
+async def test_a_task_that_ends_the_agent_goes_on_in_a_process_of_its_own(
+    box: Box, deed: str, after_s: float
+) -> None:
+    settings = hostile(deed, "task", f"after_s = {after_s}")
+    await box.start(settings)
+
+    async def ended() -> None:
+        if box.process.running:
+            raise NotYet("it runs")
+
+    await until("the agent has ended", ended, within=WITHIN_S)
+    await box.start(settings)
+    moved = await box.plugin("hostile", "has moved", lambda p: p["moved"])
+    assert moved["isolation"] == "process"
+    assert "it ended the agent: SIGSEGV" in moved["moved"]
+    await box.alert("ended by SIGSEGV")
+    numbers = await box.events("neighbour.number")
+    assert numbers == list(range(1, len(numbers) + 1))
+    await box.plugin("neighbour", "goes on", lambda p: p["events"] > 5)
+
+
 async def test_a_plugins_process_dies_with_the_agent(box: Box) -> None:
     await box.start(hostile("ignore", "process"))
     plugin = await box.plugin("hostile", "runs", lambda p: p["pid"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -19,6 +21,7 @@ ALLOWED: Final = {
     "open a TCP socket",
     "open a pseudo terminal",
 }
+BUNDLES: Final = Path(__file__).parents[1] / "plugins"
 MEMORY_MB: Final = 768
 """LimitDATA of the unit."""
 BURST: Final = 1_000
@@ -65,6 +68,21 @@ async def test_nothing_of_it_has_changed_the_machine(box: Box, found: dict[str, 
     assert not (root / "var/x").exists()
     assert not (root / "usr/lib/nexus-agent/x").exists()
     assert (root / "home/eve/secret").read_text("utf-8") == "x"
+
+
+async def test_a_plugin_has_a_process_of_its_own_within_it(box: Box) -> None:
+    place = box.machine.root / "usr/local/lib/nexus/plugins"
+    for name in ("neighbour", "hostile"):
+        shutil.copytree(BUNDLES / name, place / name, dirs_exist_ok=True)
+    path = "/var/lib/nexus/agent.db"
+    settings = f'[plugins.neighbour]\n[plugins.hostile]\ndeed = "peek"\npath = "{path}"\n'
+    async with box.altered("bundles", settings=settings):
+        await box.event("neighbour.number")
+        [found, _] = (await box.event("hostile.done"))["data"]
+        plugins = await box.plugins()
+    assert [plugins[name]["isolation"] for name in ("neighbour", "hostile")] == ["process"] * 2
+    assert plugins["neighbour"]["state"] == "running"
+    assert found[path] == "Permission denied", "of the agent it sees nothing"
 
 
 async def test_memory_ends_for_it_alone(box: Box) -> None:
