@@ -101,7 +101,7 @@ def parting(box: Box) -> str:
     return f'[plugins.parting]\nisolation = "task"\nmark = "{box.mark}"\n'
 
 
-async def test_only_the_plugin_whose_section_changed_is_started_anew(box: Box) -> None:
+async def test_only_the_plugin_whose_section_changed_takes_it_in(box: Box) -> None:
     write(box, parting(box) + HOST.format(60))
     await box.start()
     await box.marked()
@@ -111,7 +111,7 @@ async def test_only_the_plugin_whose_section_changed_is_started_anew(box: Box) -
     reload(box, parting(box) + HOST.format(1))
 
     after = await becomes(box, "host", lambda p: p["events"] >= before["events"] + 3)
-    assert after["since"] > before["since"]
+    assert after["since"] == before["since"], "it went on: its interval may change while it runs"
     assert after["restarts"] == 0, "a reload is no failure"
     assert (await plugin(box, "parting"))["since"] == neighbour["since"]
     await box.assert_stops()

@@ -43,7 +43,11 @@ def test_a_plugin_is_loaded_by_its_name(install: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("obdd", "did you mean 'obd'?"), ("zzz", "installed: host, lamp, obd"), ("", "installed: ")],
+    [
+        ("obdd", "did you mean 'obd'?"),
+        ("zzz", "installed: example, host, lamp, obd"),
+        ("", "installed: "),
+    ],
 )
 def test_an_unknown_name_gets_a_suggestion(install: Path, name: str, hint: str) -> None:
     with pytest.raises(DiscoveryError) as caught:
