@@ -20,6 +20,7 @@ SUITE: Final = "bookworm"
 INCLUDE: Final = "systemd,systemd-sysv,dbus,python3,ca-certificates,faketime"
 INSTALL: Final = ("dpkg", "--install", "--force-unsafe-io")
 """Without a flush for each of thousands of files: no test cuts the power while dpkg works."""
+LANDLOCK: Final = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
 BOOT_S: Final = 60.0
 COMMAND_S: Final = 120.0
 _ENVIRON: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -87,6 +88,7 @@ class Machine:
             [
                 *("systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}"),
                 *(f"--machine={self._name}", "--register=no", "--keep-unit", "--console=pipe"),
+                f"--system-call-filter={LANDLOCK}",  # as on a machine of its own
                 *self.options,
             ],
             self._log,
