@@ -70,7 +70,10 @@ class Box:
         return str(message.topic), message.payload
 
     async def ack(self) -> Ack:
-        topic, payload = await self.receive()
+        """The next one; a command that is not answered at once comes again in between."""
+        topic = TOPIC.command
+        while topic == TOPIC.command:
+            topic, payload = await self.receive()
         assert topic == TOPIC.ack
         ack: Ack = Ack.decode(payload)
         return ack

@@ -291,9 +291,12 @@ async def test_nothing_promised_is_lost_by_kills_at_random_moments(
     moments = random.Random(seed)
     online.enable("load")
     async with connected(address) as peer:
-        for _ in range(KILLS):
+        for life in range(KILLS):
             await online.process.start()
+            # Every other one is at its work when it is killed, however slow the machine is.
             await asyncio.sleep(moments.uniform(0.3, 3.0))
+            if life % 2:
+                await at_work(online)
             await online.process.kill()
         quiet = online.file.read_text("utf-8").replace("mark =", "enabled = false\nmark =")
         online.file.write_text(quiet, "utf-8")
@@ -302,6 +305,18 @@ async def test_nothing_promised_is_lost_by_kills_at_random_moments(
             await _reached(peer, stream, len(online.stored(stream)))
         await online.assert_stops()
         _assert_complete(peer, _noted(online.mark))
+
+
+async def at_work(box: Box) -> None:
+    """Return once the load of this process has been promised something."""
+    pid = str(box.process.pid)
+
+    async def look() -> None:
+        notes = box.mark.read_text("ascii").split("\n") if box.mark.exists() else []
+        if not any(line.startswith(f"{pid} ") for line in notes):
+            raise NotYet(box.process.tail())
+
+    await until("it is at its work", look, within=40, every=0.05)
 
 
 async def _reached(peer: Peer, stream: Stream, seq: int) -> None:
