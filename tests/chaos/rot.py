@@ -43,7 +43,7 @@ QUOTA: Final = 4_000_000
 _TELL_S: Final = 10.0
 _VERIFIERS: Final = (
     "nexus_agent.protocol.segments.verify",
-    "nexus_agent.store.outbox.verify",
+    "nexus_agent.store.reader.verify",
     "nexus_agent.store.carve.verify",
 )
 """Who looks at the CRC."""
