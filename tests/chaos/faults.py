@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -190,14 +190,18 @@ def _small_disk(at: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(at)], check=True)
 
 
+def _swallowing(plan: Plan) -> Outcome:
+    """In lives whose commits fail: elsewhere there is nothing to swallow."""
+    commits = [case for case, (call, _, _) in enumerate(kinds()) if call == "fdatasync"]
+    return run(replace(plan, cases=commits[: len(plan.cases)]), swallows=True)
+
+
 SUITE: Final = Suite(
     name="faults",
     what="ENOSPC and EIO at every write, and full disks",
     run=run,
     quick=5,
     full=len(kinds()),
-    controls=(
-        Control("a sealer that swallows the commit's error", partial(run, swallows=True), 4),
-    ),
+    controls=(Control("a sealer that swallows the commit's error", _swallowing, 4),),
     needs=("strace",),
 )
