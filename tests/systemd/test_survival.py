@@ -43,13 +43,26 @@ async def test_a_blocked_loop_is_aborted_and_explained(box: Box) -> None:
     async with box.altered("stall", unit, probe("stall")):
         for number in range(STALLS):
             await box.connected()
+            if number:  # it has a process of its own, where it blocks nobody
+                await box.machine.run("nexus", "plugin", "restart", "probe")
+            await runs_as(box, "task")
             before, pid = await box.restarts(), await box.pid()
             await box.machine.run("touch", "/var/lib/nexus/stall")
             await started_again(box, before)
             assert not trigger.exists(), f"stall {number}"
             assert await box.pid() != pid
+            await box.connected()
+            await runs_as(box, "process")
         event = await box.event("agent.crashed", lambda e: "SIGABRT" in str(e["data"]))
         assert "nexus_systemd_probe" in str(event["data"]["stack"])
+
+
+async def runs_as(box: Box, isolation: str) -> None:
+    async def looked() -> bool:
+        found = (await box.plugins())["probe"]
+        return bool(found["isolation"] == isolation and found["state"] != "starting")
+
+    await gathered(looked, f"the probe runs as {isolation}", 60)
 
 
 async def test_a_plugin_that_always_fails_harms_nobody(box: Box) -> None:
