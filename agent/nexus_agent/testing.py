@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 import structlog
 
 from nexus_agent.bus import Bus
+from nexus_agent.live import LiveSettings
 from nexus_agent.plugin import (
     BusEvent,
     EmitError,
@@ -77,7 +78,7 @@ class MemoryState:
         self._texts[key] = text
 
 
-class RecordingContext(Generic[S]):
+class RecordingContext(LiveSettings[S]):
     """A `Context` that keeps every event in `events`, and every report in `reports`.
 
     What it emits is heard by its own subscriptions, as in the agent; `deliver` lets them hear
@@ -85,27 +86,16 @@ class RecordingContext(Generic[S]):
     """
 
     def __init__(self, settings: S, *, state: MemoryState | None = None) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._state = state or MemoryState()
         self._log: Logger = structlog.get_logger("plugin")
         self._bus = Bus()
         self._news = asyncio.Event()
-        self._changed = asyncio.Event()
         self._workers = asyncio.Semaphore(THREADS)
         self.events: list[Emitted] = []
         self.reports: list[str] = []
         self.alive_count = 0
         """How often the plugin has said `alive`."""
-
-    def become(self, settings: S) -> None:
-        """Have other settings from now on, as a reload of the agent does for `Plugin.live`."""
-        self._settings = settings
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    @property
-    def settings(self) -> S:
-        return self._settings
 
     @property
     def log(self) -> Logger:
@@ -151,15 +141,6 @@ class RecordingContext(Generic[S]):
 
     def alive(self) -> None:
         self.alive_count += 1
-
-    async def sleep(self, seconds: float) -> bool:
-        changed = self._changed
-        try:
-            async with asyncio.timeout(seconds):
-                await changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
     @asynccontextmanager
     async def subscribe(

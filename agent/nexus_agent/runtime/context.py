@@ -15,6 +15,7 @@ import structlog
 
 from nexus_agent.bus import Bus
 from nexus_agent.clock import Clock
+from nexus_agent.live import LiveSettings
 from nexus_agent.plugin import (
     BusEvent,
     EmitError,
@@ -130,7 +131,7 @@ class Outlet:
                 self._services.bus.publish(BusEvent(self._name, event_type, stream, now, data))
 
 
-class PluginContext:
+class PluginContext(LiveSettings[Settings]):
     """The `Context` of one run of a plugin in this process (see `nexus_agent.plugin.Context`)."""
 
     def __init__(
@@ -141,28 +142,17 @@ class PluginContext:
         counters: Counters,
         allowance: Allowance,
     ) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._services = services
         self._counters = counters
         self._outlet = Outlet(name, services, counters, allowance)
         self._workers = Workers(name, counters.threads)
         self._log: Logger = structlog.get_logger("plugin").bind(plugin=name)
         self._state = services.state_of(name)
-        self._changed = asyncio.Event()
-
-    def become(self, settings: Settings) -> None:
-        """Have other settings from now on."""
-        self._settings = settings
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def close(self) -> None:
         """The run is over."""
         self._workers.close()
-
-    @property
-    def settings(self) -> Settings:
-        return self._settings
 
     @property
     def log(self) -> Logger:
@@ -194,15 +184,6 @@ class PluginContext:
 
     def alive(self) -> None:
         self._counters.alive = time.monotonic()
-
-    async def sleep(self, seconds: float) -> bool:
-        changed = self._changed
-        try:
-            async with asyncio.timeout(seconds):
-                await changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
     @asynccontextmanager
     async def subscribe(

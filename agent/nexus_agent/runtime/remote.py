@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from nexus_agent.bus import Listener
+from nexus_agent.live import LiveSettings
 from nexus_agent.plugin import (
     BusEvent,
     EmitError,
@@ -36,11 +37,11 @@ PART_BYTES: Final = MESSAGE_BYTES - 4096
 LOG_CHARACTERS: Final = 4000
 
 
-class RemoteContext:
+class RemoteContext(LiveSettings[Settings]):
     """See `nexus_agent.plugin.Context`."""
 
     def __init__(self, name: str, settings: Settings, wire: Wire) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._wire = wire
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -48,17 +49,10 @@ class RemoteContext:
         self._workers = Workers(name, ThreadCosts())
         self._handed: list[tuple[str, Any]] = []
         self._stream = Stream.TELEMETRY
-        self._changed = asyncio.Event()
         self._log = RemoteLogger(wire)
         self._state = RemoteState(self)
 
     # -- the agent's side --------------------------------------------------------------------
-
-    def become(self, settings: Settings) -> None:
-        """Have other settings from now on."""
-        self._settings = settings
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def answered(self, message: dict[str, Any]) -> None:
         """Take an answer, or an event that was subscribed to."""
@@ -93,10 +87,6 @@ class RemoteContext:
             self._waiting.pop(number, None)
 
     # -- the contract ------------------------------------------------------------------------
-
-    @property
-    def settings(self) -> Settings:
-        return self._settings
 
     @property
     def log(self) -> Logger:
@@ -144,15 +134,6 @@ class RemoteContext:
 
     def alive(self) -> None:
         self._wire.put("alive")
-
-    async def sleep(self, seconds: float) -> bool:
-        changed = self._changed
-        try:
-            async with asyncio.timeout(seconds):
-                await changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
     @asynccontextmanager
     async def subscribe(
