@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -95,26 +95,26 @@ class _Inspector:
 def _started(code: Code, patience: Patience, folder: Path, output: Any) -> Iterator[_Inspector]:
     """The inspector; it and all that it started are gone after the block."""
     ours, theirs = os.pipe()
-    try:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [
-                *(sys.executable, "-I", "-B", "-m", "nexus_agent.workbench.inspector"),
-                *(str(theirs), json.dumps(code.document())),
-                *(str(patience.limit), str(patience.within)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=folder,
-            env={**os.environ, "TMPDIR": str(folder)},
-            pass_fds=[theirs],
-            start_new_session=True,
-        )
-    except BaseException:
-        os.close(ours)
-        raise
-    finally:
-        os.close(theirs)
+    with ExitStack() as undo:
+        undo.callback(os.close, ours)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [
+                    *(sys.executable, "-I", "-B", "-m", "nexus_agent.workbench.inspector"),
+                    *(str(theirs), json.dumps(code.document())),
+                    *(str(patience.limit), str(patience.within)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                env={**os.environ, "TMPDIR": str(folder)},
+                pass_fds=[theirs],
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+        undo.pop_all()
     try:
         yield _Inspector(process, ours, patience.limit)
     finally:
