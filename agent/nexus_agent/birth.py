@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nexus_agent import __version__
 from nexus_agent.clock import Clock
-from nexus_agent.protocol import Presence, Stream, format_time
+from nexus_agent.protocol import Presence, Stream, catalogue, format_time
 from nexus_agent.store.outbox import Outbox
 
 
@@ -51,4 +51,5 @@ def introduction(clock: Clock, session: str, interval_s: int, trouble: str | Non
         hostname=socket.gethostname(),
         interval=interval_s,
         storage=trouble,
+        catalogue=catalogue.VERSION,
     )

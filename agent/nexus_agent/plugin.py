@@ -30,13 +30,15 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from nexus_agent.protocol import Quality, Stream
+from nexus_agent.protocol import Quality, Stream, catalogue
+from nexus_agent.protocol.catalogue import EventData
 
 __all__ = [
     "NAME_PATTERN",
     "BusEvent",
     "Context",
     "EmitError",
+    "EventData",
     "FatalError",
     "Logger",
     "NoArgs",
@@ -52,6 +54,7 @@ __all__ = [
     "StateError",
     "Stream",
     "Subscription",
+    "catalogue",
     "command",
     "commands_of",
 ]
@@ -178,7 +181,9 @@ class Context(Protocol[S_co]):
     async def emit(self, event_type: str, data: Any, *, stream: Stream = Stream.EVENT) -> None:
         """Return once the event is durable: from then on it is promised to reach the console.
 
-        Raises EmitError when it could not be made so within the agent's deadline.
+        data: any JSON value, or a model (`nexus_agent.plugin.catalogue`). Raises EmitError when the
+        event could not be made durable within the agent's deadline, and for a type that is neither
+        in the catalogue nor in `Plugin.emits`, or data that does not fit its type.
         """
 
     async def emit_many(
@@ -236,8 +241,11 @@ class Plugin(ABC, Generic[S]):
     author: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of plugins that must run before this one is started."""
-    emits: ClassVar[tuple[str, ...]] = ()
-    """The types of the events that it emits; people and the console see them."""
+    emits: ClassVar[tuple[str | type[EventData], ...]] = ()
+    """The types of the events that it emits; people and the console see them. Those of the
+    catalogue are named. A type of its own is named as well, or stands here as the model of its
+    data, which every event is then held to; what is not here and not in the catalogue is refused.
+    """
     devices: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that say which devices and folders it opens. A plugin in a process of
     its own can open the paths in its settings, and hardly any others."""

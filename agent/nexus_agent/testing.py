@@ -9,7 +9,7 @@ are none, state beyond the quota. Data passes through JSON, as it does in the ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -22,6 +22,7 @@ from nexus_agent.live import LiveSettings
 from nexus_agent.plugin import (
     BusEvent,
     EmitError,
+    EventData,
     Logger,
     Overflow,
     Plugin,
@@ -30,6 +31,7 @@ from nexus_agent.plugin import (
     Subscription,
 )
 from nexus_agent.protocol import ProtocolError, Stamp, encode_events
+from nexus_agent.protocol.catalogue import Vocabulary
 from nexus_agent.store.state import check_quota, encode
 
 S = TypeVar("S", bound=Settings)
@@ -87,6 +89,7 @@ class RecordingContext(LiveSettings[S]):
 
     def __init__(self, settings: S, *, state: MemoryState | None = None) -> None:
         super().__init__(settings)
+        self._vocabulary = Vocabulary()
         self._state = state or MemoryState()
         self._log: Logger = structlog.get_logger("plugin")
         self._bus = Bus()
@@ -107,6 +110,7 @@ class RecordingContext(LiveSettings[S]):
 
     def _take(self, events: Sequence[tuple[str, Any]], stream: Stream, *, promised: bool) -> None:
         try:
+            events = self._vocabulary.checked(events, stream)
             tails = encode_events(device="box", source=_NAME, stamp=_STAMP, events=events)
         except ProtocolError as error:
             raise EmitError(str(error)) from None
@@ -149,6 +153,13 @@ class RecordingContext(LiveSettings[S]):
         with self._bus.listen(*patterns, overflow=overflow) as listener:
             yield listener
 
+    def hold_to(self, emits: Iterable[str | type[EventData]]) -> None:
+        """Refuse what is neither in the catalogue nor in *emits*, as the agent does.
+
+        `running` calls it for the plugin that it runs.
+        """
+        self._vocabulary = Vocabulary(emits)
+
     def deliver(self, event: BusEvent) -> None:
         """Let the plugin's subscriptions hear an event of another plugin."""
         self._bus.publish(event)
@@ -176,6 +187,8 @@ class RecordingContext(LiveSettings[S]):
 @asynccontextmanager
 async def running(plugin: Plugin[Any]) -> AsyncIterator[asyncio.Task[None]]:
     """Run a plugin for the length of a block, then cancel it; what it raised is raised here."""
+    if isinstance(plugin.context, RecordingContext):
+        plugin.context.hold_to(plugin.emits)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(plugin.run(), name=f"plugin:{plugin.name}")
         try:

@@ -21,6 +21,8 @@ url = "mqtts://127.0.0.1:{port}"
 ca = "{ca}"
 [plugins.feed]
 isolation = "task"
+# The plugin is the load: what the agent can take is measured, not what it lets one plugin send.
+limits = {{ events_s = 10_000_000 }}
 """
 _METADATA: Final = "Metadata-Version: 2.1\nName: nexus-bench\nVersion: 1\n"
 _ENTRY_POINT: Final = "[nexus.plugins]\nfeed = peers.producers.nexus_feed:FeedPlugin\n"

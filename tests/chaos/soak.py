@@ -42,8 +42,8 @@ PAUSE_S: Final = 30.0
 SAMPLE_S: Final = 10.0
 TELL_S: Final = 60.0
 WARM_S: Final = 600.0
-"""A process fills its caches first: in its first ten minutes each life of a console grew from 83 to 93
-MB along the same curve, and after them by less than 1 MB in four minutes."""
+"""A process fills its caches first: in its first ten minutes each life of a console grew from 83 to
+93 MB along the same curve, and after them by less than 1 MB in four minutes."""
 FEW: Final = 12
 """With fewer samples a life's own trend is not printed."""
 DISK_MB: Final = 128

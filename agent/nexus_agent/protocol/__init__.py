@@ -12,14 +12,12 @@ travel.
 
 from __future__ import annotations
 
+from nexus_agent.protocol.catalogue.box import CommandResult, CommandState, Loss
 from nexus_agent.protocol.compression import DICTIONARY, MAX_SEGMENT_BYTES
 from nexus_agent.protocol.documents import (
     MAX_WANTED,
     Ack,
     Command,
-    CommandResult,
-    CommandState,
-    Loss,
     Presence,
     Signed,
 )

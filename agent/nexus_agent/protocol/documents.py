@@ -1,11 +1,10 @@
-"""The JSON documents of the protocol: presence, acknowledgements, commands and their results."""
+"""The JSON documents of the protocol: presence, acknowledgements and commands."""
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nexus_agent.protocol.names import EVENT_TYPE, MAX_EPOCH, MAX_SEQUENCE, ProtocolError, Stream
 
@@ -46,7 +45,7 @@ class Presence(_Document):
     the last one that was acknowledged in those where something waits still.
     `time`, `mono` and `synced` are one moment by the box's clocks, as events have them: with it the
     console can tell how far a box's clock is off. `storage` says why the box cannot write at the
-    moment; it is absent where all is well.
+    moment; it is absent where all is well. `catalogue` is the version of its event catalogue.
     """
 
     v: Literal[1] = 1
@@ -68,6 +67,7 @@ class Presence(_Document):
     closed_released: dict[int, dict[Stream, int]] | None = None
     plugins: dict[str, str] | None = None
     storage: str | None = None
+    catalogue: int | None = None
 
 
 Range = tuple[Sequence1, Sequence1]
@@ -101,28 +101,6 @@ class Ack(_Document):
     mac: str | None = None
 
 
-class Loss(_Document):
-    """`data` of a `delivery.loss` event on the `alert` stream: what the box will never send.
-
-    first and last are both included; first_time and last_time (RFC 3339) are the wall times of the
-    first and the last event where the box still knows them; cause is for people.
-    """
-
-    stream: Stream
-    epoch: Epoch
-    first: Sequence1
-    last: Sequence1
-    first_time: str | None = None
-    last_time: str | None = None
-    cause: str = "not stated"
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Loss:
-        if self.first > self.last:
-            raise ValueError("first is after last")
-        return self
-
-
 class Command(_Document):
     """What the console wants done; travels inside `Signed`. Times are RFC 3339.
 
@@ -150,31 +128,3 @@ class Signed(_Document):
     document: str
     key: str = ""
     sig: str = ""
-
-
-class CommandState(enum.StrEnum):
-    """A command's life as its results tell it; the last four are terminal."""
-
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-
-    @property
-    def terminal(self) -> bool:
-        return self not in (CommandState.ACCEPTED, CommandState.RUNNING)
-
-
-class CommandResult(BaseModel):
-    """`data` of a `command.result` event on the `event` stream."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    id: str
-    name: str
-    state: CommandState
-    progress: str | None = None
-    result: Any = None
-    error: str | None = None

@@ -113,7 +113,7 @@ class _Run:
         self._plugin = plugin
         self._wire = wire
         self._group = group
-        self._context = RemoteContext(plugin.name, checked, wire)
+        self._context = RemoteContext(plugin.name, checked, wire, plugin.emits)
         self._instance: Plugin[Any] | None = None
 
     async def serve(self) -> None:

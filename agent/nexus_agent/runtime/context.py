@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -27,6 +27,8 @@ from nexus_agent.plugin import (
     Subscription,
 )
 from nexus_agent.protocol import ProtocolError
+from nexus_agent.protocol.catalogue import Vocabulary
+from nexus_agent.protocol.catalogue.vocabulary import Declared
 from nexus_agent.runtime.allowance import Allowance
 from nexus_agent.runtime.threads import ThreadCosts, Workers
 
@@ -77,11 +79,20 @@ class Counters:
 
 
 class Outlet:
-    """Where the events of one plugin go through, whichever process they come from."""
+    """Where the events of one plugin go through, whichever process they come from.
+
+    vocabulary: what it may emit.
+    """
 
     def __init__(
-        self, name: str, services: Services, counters: Counters, allowance: Allowance
+        self,
+        name: str,
+        services: Services,
+        counters: Counters,
+        allowance: Allowance,
+        vocabulary: Vocabulary,
     ) -> None:
+        self.vocabulary = vocabulary
         self._name = name
         self._services = services
         self._counters = counters
@@ -94,6 +105,7 @@ class Outlet:
         if (wait := self._allowance.take(len(events))) > 0:
             await asyncio.sleep(wait)
         try:
+            events = self.vocabulary.checked(events, stream)
             size = await self._services.sink.emit(self._name, events, stream)
         except ProtocolError as error:
             self._counters.refused += len(events)
@@ -111,6 +123,7 @@ class Outlet:
             self._counters.refused += len(events)
             raise EmitError("the plugin emits more events than it may: see `limits.events_s`")
         try:
+            events = self.vocabulary.checked(events, stream)
             size = self._services.sink.hand_over_many(self._name, events, stream)
         except ProtocolError as error:
             self._counters.refused += len(events)
@@ -141,11 +154,12 @@ class PluginContext(LiveSettings[Settings]):
         services: Services,
         counters: Counters,
         allowance: Allowance,
+        emits: Iterable[Declared],
     ) -> None:
         super().__init__(settings)
         self._services = services
         self._counters = counters
-        self._outlet = Outlet(name, services, counters, allowance)
+        self._outlet = Outlet(name, services, counters, allowance, Vocabulary(emits))
         self._workers = Workers(name, counters.threads)
         self._log: Logger = structlog.get_logger("plugin").bind(plugin=name)
         self._state = services.state_of(name)

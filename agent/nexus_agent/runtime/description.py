@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from nexus_agent.plugin import CommandSpec, Plugin, Safety, commands_of
+from nexus_agent.protocol.catalogue import names
 
 
 class AnyArgs(BaseModel):
@@ -72,7 +73,7 @@ def describe(plugin: type[Plugin[Any]]) -> Description:
         description=plugin.description,
         author=plugin.author,
         requires=tuple(plugin.requires),
-        emits=tuple(plugin.emits),
+        emits=names(plugin.emits),
         devices=tuple(plugin.devices),
         live=frozenset(plugin.live),
         deadline_s=plugin.deadline_s,

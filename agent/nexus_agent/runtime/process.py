@@ -37,6 +37,7 @@ from nexus_agent.plugin import (
     StateError,
     Stream,
 )
+from nexus_agent.protocol.catalogue import Vocabulary
 from nexus_agent.runtime.allowance import Allowance
 from nexus_agent.runtime.context import Counters, Outlet, Services
 from nexus_agent.runtime.description import Description, description_of
@@ -77,7 +78,7 @@ class ProcessRun:
         self._section = section
         self._services = services
         self._counters = counters
-        self._outlet = Outlet(section.name, services, counters, allowance)
+        self._outlet = Outlet(section.name, services, counters, allowance, Vocabulary(()))
         self._private = private
         self._log = structlog.get_logger("plugin").bind(plugin=section.name)
         self._logs = Allowance(LOGS_S)
@@ -148,6 +149,7 @@ class ProcessRun:
             raise FatalError(str(message["text"]))
         try:
             self._description = description_of(message["description"])
+            self._outlet.vocabulary = Vocabulary(self._description.emits)
         except (KeyError, TypeError, ValueError) as error:
             raise await self._death(f"it describes itself in no known way: {error}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -24,6 +24,9 @@ from nexus_agent.plugin import (
     Stream,
     Subscription,
 )
+from nexus_agent.protocol import ProtocolError
+from nexus_agent.protocol.catalogue import Vocabulary
+from nexus_agent.protocol.catalogue.vocabulary import Declared
 from nexus_agent.runtime.threads import ThreadCosts, Workers
 from nexus_agent.runtime.wire import MESSAGE_BYTES, Wire
 
@@ -40,8 +43,11 @@ LOG_CHARACTERS: Final = 4000
 class RemoteContext(LiveSettings[Settings]):
     """See `nexus_agent.plugin.Context`."""
 
-    def __init__(self, name: str, settings: Settings, wire: Wire) -> None:
+    def __init__(
+        self, name: str, settings: Settings, wire: Wire, emits: Iterable[Declared]
+    ) -> None:
         super().__init__(settings)
+        self._vocabulary = Vocabulary(emits)
         self._wire = wire
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -102,7 +108,7 @@ class RemoteContext(LiveSettings[Settings]):
     async def emit_many(
         self, events: Sequence[tuple[str, Any]], *, stream: Stream = Stream.TELEMETRY
     ) -> None:
-        for part in list(_parts(events)):
+        for part in list(_parts(self._checked(events, stream))):
             self._flush()
             await self.ask("emit", events=part, stream=str(stream))
 
@@ -114,13 +120,22 @@ class RemoteContext(LiveSettings[Settings]):
     ) -> None:
         if self._wire.waiting_bytes > BACKLOG_BYTES:
             raise EmitError("the agent does not take events as fast as they come")
-        for part in list(_parts(events)):
+        for part in list(_parts(self._checked(events, stream))):
             if self._handed and (self._stream is not stream or len(self._handed) >= BATCH_EVENTS):
                 self._flush()
             if not self._handed:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._stream = stream
             self._handed += part
+
+    def _checked(
+        self, events: Sequence[tuple[str, Any]], stream: Stream
+    ) -> Sequence[tuple[str, Any]]:
+        """As the agent does it again; here the models of the plugin's own types are known."""
+        try:
+            return self._vocabulary.checked(events, stream)
+        except ProtocolError as error:
+            raise EmitError(str(error)) from None
 
     def _flush(self) -> None:
         """Send what was handed over since the loop's last turn, together."""

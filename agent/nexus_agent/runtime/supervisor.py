@@ -273,7 +273,12 @@ class Supervisor:
         if section.plugin is None or section.settings is None:
             raise PluginError(f"plugin {item.name!r} is not loaded")
         context = PluginContext(
-            item.name, section.settings, self._services, item.counters, allowance
+            item.name,
+            section.settings,
+            self._services,
+            item.counters,
+            allowance,
+            section.plugin.emits,
         )
         run = TaskRun(section.plugin, context, (self.meter, item.account), self._spawn)
         self._leftovers[item.name] = run

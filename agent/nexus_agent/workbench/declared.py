@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from nexus_agent.plugin import NAME_PATTERN, Plugin, commands_of
+from nexus_agent.plugin import NAME_PATTERN, EventData, Plugin, commands_of
 from nexus_agent.protocol import ProtocolError, check_event_type
+from nexus_agent.protocol.catalogue import names
 from nexus_agent.workbench.findings import Finding, failed, passed
 from nexus_agent.workbench.subject import README, Subject
 
@@ -48,7 +49,7 @@ def declarations(plugin: type[Plugin[Any]]) -> Finding:
         return failed("declarations", text, advice)
     return passed(
         "declarations",
-        f"emits {_listed(plugin.emits)}; live {_listed(sorted(plugin.live))}; "
+        f"emits {_listed(names(plugin.emits))}; live {_listed(sorted(plugin.live))}; "
         f"devices {_listed(plugin.devices)}",
     )
 
@@ -57,7 +58,7 @@ def _wrong_declarations(plugin: type[Plugin[Any]]) -> Iterator[tuple[str, str]]:
     """(what is wrong, what to do) of each declaration that is."""
     for name in ("emits", "devices", "requires"):
         value = getattr(plugin, name)
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+        if not isinstance(value, tuple) or not all(map(_is_name, value)):
             yield f"{name} is {value!r}", f'make it a tuple of texts, such as {name} = ("one",)'
             return
     yield from _wrong_names(plugin)
@@ -70,8 +71,13 @@ def _wrong_declarations(plugin: type[Plugin[Any]]) -> Iterator[tuple[str, str]]:
         yield f"deadline_s is {plugin.deadline_s!r}", "give seconds, or None"
 
 
+def _is_name(item: object) -> bool:
+    """Whether it can stand in a list of names; an event's type may have its model there."""
+    return isinstance(item, str) or (isinstance(item, type) and issubclass(item, EventData))
+
+
 def _wrong_names(plugin: type[Plugin[Any]]) -> Iterator[tuple[str, str]]:
-    for event_type in plugin.emits:
+    for event_type in names(plugin.emits):
         try:
             check_event_type(event_type)
         except ProtocolError as error:
@@ -95,11 +101,11 @@ def readme(subject: Subject) -> Finding:
     plugin = subject.plugin
     expected = {
         "Settings": plugin.settings_model.model_fields,
-        "Events": plugin.emits,
+        "Events": names(plugin.emits),
         "Commands": [f"{plugin.name}.{name}" for name in commands_of(plugin)],
     }
-    for heading, names in expected.items():
-        for name in names:
+    for heading, wanted in expected.items():
+        for name in wanted:
             if f"`{name}`" not in parts[heading]:
                 what = f"{heading} does not name `{name}`"
                 return failed("readme", what, "explain it there, in `backquotes`")

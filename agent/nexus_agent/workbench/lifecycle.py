@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from nexus_agent.plugin import PluginError, Settings
+from nexus_agent.protocol.catalogue import names
 from nexus_agent.workbench.findings import Finding, failed, passed
 from nexus_agent.workbench.subject import Subject
 from nexus_agent.workbench.trial import Outcome, attempt
@@ -153,7 +154,7 @@ def _events(subject: Subject, outcomes: list[Outcome]) -> Finding:
     if refused:
         return failed("events", refused[0], "emit what JSON can carry, under dotted names")
     found = sorted(set().union(*(outcome.context.types for outcome in outcomes)))
-    undeclared = [name for name in found if name not in subject.plugin.emits]
+    undeclared = [name for name in found if name not in names(subject.plugin.emits)]
     if undeclared:
         return failed("events", f"emits {undeclared[0]!r} undeclared", "name it in `emits`")
     return passed("events", f"emitted {', '.join(found)}" if found else "none were emitted here")

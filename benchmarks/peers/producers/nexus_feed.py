@@ -21,6 +21,7 @@ class FeedPlugin(Plugin[Settings]):
     version = "1.0"
     description = "Hands over what the bench orders."
     author = "Nexus Core"
+    emits = ("telemetry.pid",)
 
     async def run(self) -> None:
         load = Load()

@@ -58,6 +58,7 @@ class Numbers(Plugin[NumbersSettings]):
     version = "1"
     description = "For tests."
     author = "tests"
+    emits = (TYPE,)
     settings_model = NumbersSettings
 
     async def run(self) -> None:

@@ -50,7 +50,7 @@ class Hostile(Plugin[HostileSettings]):
     version = "1.0"
     description = "Does wrong."
     author = "tests"
-    emits: ClassVar[tuple[str, ...]] = ("hostile.begun", "hostile.done")
+    emits: ClassVar[tuple[str, ...]] = ("hostile.begun", "hostile.done", "hostile.flood")
     settings_model = HostileSettings
     devices: ClassVar[tuple[str, ...]] = ("path",)
 

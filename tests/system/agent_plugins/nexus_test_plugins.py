@@ -72,6 +72,7 @@ class Parting(_TestPlugin):
     """Hands events over, more than one segment takes, and says so at once."""
 
     name = "parting"
+    emits = ("parting.event",)
 
     async def run(self) -> None:
         for n in range(HANDED_OVER):
@@ -106,6 +107,7 @@ class Load(_TestPlugin):
     """Emits numbers in several lanes at once; notes each in `mark` once `emit` has returned."""
 
     name = "load"
+    emits = ("load.number",)
 
     async def run(self) -> None:
         with self.context.settings.mark.open("ab", buffering=0) as notes:

@@ -32,6 +32,7 @@ class Good(Plugin[Settings]):
     version = "1"
     description = "Works."
     author = "tests"
+    emits = ("good.started",)
 
     async def run(self) -> None:
         await self.context.emit("good.started", {})
@@ -80,6 +81,7 @@ class Listener(Plugin[Settings]):
     version = "1"
     description = "Answers what it hears."
     author = "tests"
+    emits = ("listener.ready", "listener.heard")
 
     async def run(self) -> None:
         async with self.context.subscribe("good.started") as events:
@@ -204,6 +206,7 @@ class Motor(Plugin[Tuned]):
     version = "1"
     description = "Turns at a speed; says so when it starts and when it ends."
     author = "tests"
+    emits = ("motor.on", "motor.off")
     settings_model = Tuned
     last_words: ClassVar[BaseException | None] = None
     holds_on: ClassVar[asyncio.Event | None] = None

@@ -138,6 +138,7 @@ async def test_time_on_the_loop_is_charged_to_who_took_it() -> None:
 class Base(Plugin[Settings]):
     name = "base"
     version = description = author = "1"
+    emits = ("base.up",)
     up: ClassVar[asyncio.Event]
 
     async def run(self) -> None:
