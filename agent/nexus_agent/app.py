@@ -22,7 +22,7 @@ from nexus_agent.config import AgentConfig
 from nexus_agent.crashes import Crashes, Kind, place_of
 from nexus_agent.manage.commands import Commander
 from nexus_agent.plugin import EmitError
-from nexus_agent.protocol import Stream, Topic
+from nexus_agent.protocol import Stream, Topic, catalogue
 from nexus_agent.reload import Reloader, live
 from nexus_agent.report import Reporter
 from nexus_agent.runtime.context import Services, VehicleNames
@@ -284,16 +284,16 @@ class Agent:
         os._exit(1 if dead else 0)
 
     async def _tell_plugin_state(self, change: Change) -> None:
-        data = {
-            "plugin": change.plugin,
-            "state": str(change.state),
-            "recoverable": change.state.recoverable,
-            "reason": change.reason or None,
-            "isolation": str(change.isolation),
-        }
+        data = catalogue.box.PluginState(
+            plugin=change.plugin,
+            state=change.state,
+            recoverable=change.state.recoverable,
+            reason=change.reason or None,
+            isolation=change.isolation,
+        )
         stream = Stream.ALERT if change.alarming else Stream.EVENT
         try:
-            await self.outbox.emit("agent", [("plugin.state", data)], stream)
+            await self.outbox.emit("agent", [(data.type, data.document())], stream)
         except EmitError as error:
             log.warning("plugin_state_untold", plugin=change.plugin, error=str(error))
 

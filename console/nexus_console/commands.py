@@ -7,10 +7,16 @@ from collections.abc import Collection
 from typing import Any, Final
 
 import orjson
-from pydantic import ValidationError
 from sqlalchemy import Connection, Row, insert, select, update
 
-from nexus_agent.protocol import Command, CommandResult, CommandState, Signed, format_time
+from nexus_agent.protocol import (
+    Command,
+    CommandResult,
+    CommandState,
+    ProtocolError,
+    Signed,
+    format_time,
+)
 from nexus_console.db.engine import storable
 from nexus_console.db.models import commands, devices
 
@@ -131,10 +137,9 @@ def apply_result(connection: Connection, device_id: int, data: Any, now: int) ->
     Returns why *data* was left aside, or None. Results may come twice and out of order.
     """
     try:
-        result = CommandResult.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        result = CommandResult.read(data)
+    except ProtocolError as error:
+        return str(error)
     values: dict[str, Any] = {"state": result.state, "updated": now}
     if result.progress is not None:
         values["progress"] = storable(result.progress)

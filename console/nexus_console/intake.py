@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from nexus_agent.protocol import (
@@ -222,13 +221,10 @@ class Intake:
 
     def _loss(self, device: Device, event: Event, received: int, *, sure: bool) -> None:
         try:
-            loss = Loss.model_validate(event.data)
-        except ValidationError as error:
+            loss = Loss.read(event.data)
+        except ProtocolError as error:
             _log.warning(
-                "loss report left aside",
-                device=device.name,
-                seq=event.seq,
-                reason=error.errors()[0]["msg"],
+                "loss report left aside", device=device.name, seq=event.seq, reason=str(error)
             )
             return
         lane = self._lane(device, loss.epoch, loss.stream)

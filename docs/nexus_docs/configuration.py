@@ -81,7 +81,7 @@ def settings_of(model: type[BaseModel], at: str = "") -> Iterator[Setting]:
 
 
 def _setting(model: type[BaseModel], name: str, field: FieldInfo, at: str) -> Setting:
-    meaning = _docstring(model, name)
+    meaning = docstring(model, name)
     if meaning is None:
         raise LookupError(f"{model.__module__}.{model.__name__}.{name} has no docstring below it")
     key = f"{at}{name}"
@@ -94,7 +94,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
 
 
-def _docstring(model: type[BaseModel], name: str) -> str | None:
+def docstring(model: type[BaseModel], name: str) -> str | None:
     """The string below the attribute, in the model or in the one that it inherits it from."""
     owner = next(base for base in model.__mro__ if name in inspect.get_annotations(base))
     [tree] = ast.parse(textwrap.dedent(inspect.getsource(owner))).body

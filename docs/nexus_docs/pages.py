@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Final
 
-from nexus_docs import asyncapi, configuration, figures, metrics, plot, proofs, rest, snapshot
+from nexus_agent.protocol.catalogue import VERSION
+from nexus_docs import (
+    asyncapi,
+    configuration,
+    events,
+    figures,
+    metrics,
+    plot,
+    proofs,
+    rest,
+    snapshot,
+)
 
 DOCS: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = DOCS / "reference"
@@ -19,6 +31,8 @@ def pages() -> dict[Path, str]:
     openapi = rest.document()
     protocol = REFERENCE / "asyncapi.yaml"
     settings, measures = REFERENCE / "configuration.md", REFERENCE / "metrics.md"
+    told = REFERENCE / "events.md"
+    recorded = REFERENCE / "catalogue" / f"{VERSION}.json"
     run, measured = snapshot.newest(), DOCS / "figures.md"
     proven = DOCS / "proofs.md"
     return {
@@ -27,11 +41,20 @@ def pages() -> dict[Path, str]:
         protocol: asyncapi.with_schemas(protocol.read_text("utf-8")),
         settings: _fill(settings.read_text("utf-8"), configuration.tables()),
         measures: _fill(measures.read_text("utf-8"), {"metrics": metrics.table()}),
+        told: _fill(told.read_text("utf-8"), {"events": events.sections()}),
+        recorded: _recorded(recorded),
         measured: _fill(measured.read_text("utf-8"), figures.parts(run)),
         proven: _fill(proven.read_text("utf-8"), proofs.parts(proofs.runs())),
         snapshot.FOLDER / "side-by-side.svg": plot.draw(run),
         **{PLUGINS / name / "README.md": _readme(name) for name in configuration.PLUGINS},
     }
+
+
+def _recorded(file: Path) -> str:
+    """A version of the catalogue is written down once: what differs from it is another version."""
+    if file.exists():
+        return file.read_text("utf-8")
+    return json.dumps(events.schemas(), indent=1, sort_keys=True) + "\n"
 
 
 def _readme(plugin: str) -> str:

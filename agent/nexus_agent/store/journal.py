@@ -78,5 +78,5 @@ def _entry(row: tuple[str, str, str | None]) -> Entry:
     return Entry(
         command=Command.model_validate_json(document),
         state=CommandState(state),
-        result=None if result is None else CommandResult.model_validate(orjson.loads(result)),
+        result=None if result is None else CommandResult.read(orjson.loads(result)),
     )

@@ -29,6 +29,7 @@ from nexus_agent.protocol import (
     encode_events,
     format_time,
 )
+from nexus_agent.protocol.catalogue.box import StorageAlarm
 from nexus_agent.store import guard, ledger, positions, segments, standing
 from nexus_agent.store.buffer import Also, Batch, parts
 from nexus_agent.store.database import Database
@@ -44,7 +45,6 @@ log = structlog.get_logger("outbox")
 
 COMMIT_DEADLINE_S: Final = 10.0
 """How long a failing commit is tried again before those who wait for it are told."""
-ALARM: Final = "storage.alarm"
 SOURCE: Final = "agent"
 
 
@@ -239,14 +239,14 @@ class Outbox:
         """What could not be told while it lasted is told after it, if it cost anything."""
         if before is None or now is not None or self._sealer.closing or not before.refused:
             return
-        data = {
-            "reason": before.reason,
-            "since": format_time(before.since),
-            "until": format_time(self._clock.stamp().wall),
-            "refused_events": before.refused,
-        }
+        data = StorageAlarm(
+            reason=before.reason,
+            since=format_time(before.since),
+            until=format_time(self._clock.stamp().wall),
+            refused_events=before.refused,
+        )
         try:
-            self.hand_over(SOURCE, ALARM, data, Stream.ALERT)
+            self.hand_over(SOURCE, data.type, data.document(), Stream.ALERT)
         except EmitError as error:
             log.warning("alarm_untold", error=str(error))
 

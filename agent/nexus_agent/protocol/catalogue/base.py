@@ -63,7 +63,8 @@ class OneOf:
 
 Seconds = Annotated[float, Unit("s")]
 Milliseconds = Annotated[float, Unit("ms")]
-Text = Annotated[str, Field(max_length=2000)]
+Text = str
+"""For people, and never to be taken apart by a program."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Moment = Annotated[str, Field(min_length=20, max_length=35)]
 """RFC 3339, in UTC."""

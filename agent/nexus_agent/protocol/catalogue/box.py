@@ -122,8 +122,8 @@ class CommandResult(EventData):
     type: ClassVar[str] = "command.result"
     rate: ClassVar[str] = "at each step of a command"
 
-    id: Name
-    name: Name
+    id: str
+    name: str
     state: CommandState
     progress: Text | None = None
     result: Any = None
