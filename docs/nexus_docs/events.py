@@ -41,7 +41,7 @@ def sections() -> str:
 def _section(kind: type[EventData]) -> str:
     streams = " or ".join(f"`{stream}`" for stream in kind.streams)
     facts = f"*Stream* {streams} · *rate* {kind.rate} · *privacy* {kind.privacy}"
-    return f"### {kind.type}\n\n{_about(kind)}\n\n{facts}\n\n{_table(kind)}"
+    return f"### `{kind.type}`\n\n{_about(kind)}\n\n{facts}\n\n{_table(kind)}"
 
 
 def _about(model: type[BaseModel]) -> str:
@@ -93,11 +93,13 @@ def _kind(annotation: Any) -> str:
         return f"list of {_kind(arguments[0])}"
     if origin is dict:
         return f"text → {_kind(arguments[1])}"
-    if inspect.isclass(annotation) and issubclass(annotation, Part):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    if inspect.isclass(annotation) and issubclass(annotation, enum.StrEnum):
-        return ", ".join(f"`{word}`" for word in annotation)
-    return _WORDS[annotation]
+    return _WORDS.get(annotation) or _kind_of_class(annotation)
+
+
+def _kind_of_class(kind: type[Part] | type[enum.StrEnum]) -> str:
+    if issubclass(kind, Part):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    return ", ".join(f"`{word}`" for word in kind)
 
 
 def _is_union(annotation: Any) -> bool:

@@ -81,12 +81,12 @@ def test_a_declared_type_may_say_anything() -> None:
 
 def test_a_type_of_a_plugins_own_is_held_to_its_model() -> None:
     assert check("own.reading", {"value": 1.5}, Stream.EVENT, [Reading]) == {"value": 1.5}
-    with pytest.raises(ProtocolError, match="own.reading: value: "):
+    with pytest.raises(ProtocolError, match=r"own\.reading: value: "):
         check("own.reading", {"value": "much"}, Stream.EVENT, [Reading])
 
 
 def test_a_model_of_another_type_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="its data is that of own.reading"):
+    with pytest.raises(ProtocolError, match=r"its data is that of own\.reading"):
         check("telemetry.pid", Reading(value=1.0), Stream.TELEMETRY)
 
 
@@ -121,7 +121,9 @@ def test_reading_what_is_no_such_event_is_a_clear_error(kind: str, data: Any) ->
     try:
         read = CATALOGUE[kind].read(data)
     except ProtocolError as error:
-        assert kind in str(error)
+        refusal = str(error)
     else:
         assert kind == "host.metrics"
         assert isinstance(read, box.HostMetrics)
+        return
+    assert refusal.startswith(f"event {kind}: ")
