@@ -118,7 +118,9 @@ class Agent:
             self.clock,
             frozenset(config.safety.allow),
         )
-        self.reporter = Reporter(config, self.clock, self.database, self.outbox, self.supervisor)
+        self.reporter = Reporter(
+            config, self.clock, self.database, self.outbox, self.supervisor, names
+        )
         self.traffic = Traffic(self.database, self.clock, Policy(config.link))
         sender = Sender(self.outbox, topic, broker.ack, ACK_TIMEOUT_S, self.traffic)
         self.link = Link(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from dataclasses import asdict
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
+
+import structlog
 
 from nexus_agent import __version__, health, metrics
 from nexus_agent.birth import birth, introduction
@@ -37,6 +41,11 @@ from nexus_agent.vitals import Lag
 SHOWN_LOSSES: Final = 20
 """The newest losses that `/v1/outbox` tells of."""
 
+VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
+"""ISO 3779 section 4"""
+
+log = structlog.get_logger("report")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -66,8 +75,10 @@ class Reporter:
         database: Database,
         outbox: Outbox,
         supervisor: Supervisor,
+        name_vehicle: Callable[[str], dict[str, str]],
     ) -> None:
         self._config = config
+        self._name_vehicle = name_vehicle
         self._clock = clock
         self._database = database
         self._outbox = outbox
@@ -210,6 +221,21 @@ class Reporter:
         except PluginError as error:
             raise QueryError(str(error)) from None
         return {"v": SCHEMA, "plugin": _plugin(self._supervisor.plugins[name])}
+
+    async def erase(self, vin: str, by: str) -> AsyncGenerator[dict[str, Any], None]:
+        if self.housekeeper is None or not self._outbox.is_open:
+            raise UnavailableError("the database cannot be read now")
+        if not VIN.fullmatch(vin):
+            raise QueryError("a VIN has 17 letters and digits, without I, O and Q")
+        marks = (self._name_vehicle(vin)["vehicle_ref"], vin)
+        try:
+            async with aclosing(self.housekeeper.erasure.erase(marks)) as steps:
+                async for found in steps:
+                    yield {"v": SCHEMA, "done": False, **asdict(found)}
+        except StoreError as error:
+            raise UnavailableError(f"the database cannot be changed now: {error}") from error
+        log.info("vehicle_erased", by=by, events=found.events, waiting=found.waiting)
+        yield {"v": SCHEMA, "done": True, **asdict(found)}
 
     @_readable_or_unavailable
     async def outbox(self) -> dict[str, Any]:

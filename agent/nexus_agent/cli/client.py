@@ -42,6 +42,19 @@ class Agent:
             self._ask(call, path, {}, "POST")
             return b"".join(call.body())
 
+    def steps(self, path: str, **query: str | None) -> Iterator[bytes]:
+        """The lines of the answer to a request that changes something and takes its time."""
+        with closing(_Call(self._path)) as call:
+            self._ask(call, path, query, "POST")
+            call.wait_forever()
+            rest = b""
+            try:
+                for chunk in call.body():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    yield from whole
+            except (OSError, h11.RemoteProtocolError):
+                raise AgentError(f"the agent at {self._path} broke off its answer") from None
+
     def lines(self, path: str, **query: str | None) -> Iterator[bytes]:
         """The lines of an answer without an end; when the agent ends it, that is an AgentError."""
         with closing(_Call(self._path)) as call:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from nexus_agent.cli import control
+from nexus_agent.cli.erase import erase
 from nexus_agent.cli.errors import MISUSED, AgentError
 from nexus_agent.cli.options import NexusGroup, Options, common
 from nexus_agent.cli.plugin import plugin
@@ -62,6 +63,7 @@ def main(ctx: click.Context) -> None:
 
 control.add_to(plugin)
 main.add_command(plugin)
+main.add_command(erase)
 
 
 @main.command()

@@ -23,6 +23,8 @@ MAX_LIMIT: Final = 1000
 _MAX_PARAMETERS: Final = 16
 _CHANGE: Final = re.compile(rf"/v1/plugins/([^/]+)/({'|'.join(PluginAction)})")
 
+_ERASE: Final = "/v1/erase"
+
 Query = dict[str, str]
 Answer = Reply | Lines
 Route = Callable[[Source, Query], Awaitable[Answer]]
@@ -37,7 +39,7 @@ async def answer(
     """
     known = ROUTES if routes is None else routes
     path, query = _split(request.target)
-    if routes is None and _CHANGE.fullmatch(path) is not None:
+    if routes is None and (path == _ERASE or _CHANGE.fullmatch(path) is not None):
         reply = failure(405, f"{path} takes POST only")
         return Reply(reply.status, reply.body, headers=(("Allow", "POST"),))
     route = known.get(path)
@@ -52,6 +54,9 @@ async def answer(
 async def change(control: Control, request: Request, by: str) -> Answer:
     """Do what a POST asks for; *by* says to others who that was. Raises as `answer` does."""
     path, query = _split(request.target)
+    if path == _ERASE:
+        _check(query, "vin")
+        return Lines(NDJSON, _steps(control.erase(query.get("vin", ""), by)))
     _check(query)
     if (wanted := _CHANGE.fullmatch(path)) is None:
         if path not in ROUTES:
@@ -125,6 +130,22 @@ async def _events(source: Source, query: Query) -> Answer:
             after=after, limit=limit or DEFAULT_LIMIT, event_type=event_type, stream=stream
         )
     )
+
+
+@asynccontextmanager
+async def _steps(
+    steps: AsyncGenerator[dict[str, Any], None],
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Documents as lines. The first is made before the answer begins: what it raises is told."""
+
+    async def lines() -> AsyncGenerator[bytes, None]:
+        yield orjson.dumps(first) + b"\n"
+        async for step in steps:
+            yield orjson.dumps(step) + b"\n"
+
+    async with aclosing(steps), aclosing(lines()) as following:
+        first = await anext(steps)
+        yield following
 
 
 ROUTES: Final[dict[str, Route]] = {

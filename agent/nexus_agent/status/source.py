@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -74,4 +74,11 @@ class Control(Protocol):
         """Do *action*; the plugin as `plugins` shows it then: `POST /v1/plugins/NAME/ACTION`.
 
         Raises QueryError where that cannot be.
+        """
+
+    def erase(self, vin: str, by: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Erase what the box keeps of the car with that VIN: `POST /v1/erase?vin=VIN`.
+
+        Says again and again how far it has come; the last one has `done` true. Raises QueryError
+        for what is no VIN.
         """

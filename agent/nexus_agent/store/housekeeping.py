@@ -15,6 +15,7 @@ from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream
 from nexus_agent.store import ledger, segments
 from nexus_agent.store.database import Database
+from nexus_agent.store.erasure import Erasure
 from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.reseal import reseal
@@ -63,6 +64,7 @@ class Housekeeper:
         self._clock = clock
         self.keep = keep
         self.lifetime = lifetime
+        self.erasure = Erasure(outbox, database)
         self.trouble: str | None = None
         """Why the last round failed; None where it did not."""
         self._resealed = dict.fromkeys(Stream, 0)
@@ -102,6 +104,7 @@ class Housekeeper:
         for stream in Stream:
             await self._expire(stream)
         await self._trim()
+        await self.erasure.finish()
         for stream in Stream:
             self._resealed[stream] = await reseal(
                 self._outbox, self._database, stream, self._resealed[stream]

@@ -65,7 +65,9 @@ class Box:
         )
         supervisor = Supervisor(sections, services, now, lambda _: asyncio.sleep(0))
         self.items = list(supervisor.plugins.values())
-        self.reporter = Reporter(config, now, database, outbox, supervisor)
+        self.reporter = Reporter(
+            config, now, database, outbox, supervisor, VehicleNames(b"key", show_vin=False)
+        )
         self.emitted: dict[Stream, list[int]] = {stream: [] for stream in Stream}
         self._count = 0
 

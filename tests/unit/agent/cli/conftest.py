@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,16 +16,32 @@ from click.testing import CliRunner, Result
 from nexus_agent.cli import main
 from nexus_agent.protocol import Stream
 from nexus_agent.status.server import StatusServer
+from nexus_agent.status.source import PluginAction, QueryError
 
 
 def ago(**kept: float) -> str:
     return (datetime.now(UTC) - timedelta(**kept)).isoformat().replace("+00:00", "Z")
 
 
+VIN = "1HGCM82633A004352"
+
+
 class Agent:
-    """A Source whose documents a test may change before it asks."""
+    """A Source and Control whose documents a test may change before it asks."""
 
     def __init__(self) -> None:
+        self.erased_document: dict[str, Any] = {
+            "v": 1,
+            "done": False,
+            "states": 1,
+            "results": 2,
+            "events": 30,
+            "forgotten": 34,
+            "waiting": 5,
+            "searched": 128,
+            "unsearched": ["agent.db.damaged-1"],
+        }
+        self.erasing: list[dict[str, Any]] = [{"searched": 64}, {"done": True}]
         self.status_document: dict[str, Any] = {
             "v": 1,
             "device": "bay-3",
@@ -143,6 +159,15 @@ class Agent:
     async def metrics(self) -> str:
         return ""
 
+    async def change_plugin(self, name: str, action: PluginAction, _by: str) -> dict[str, Any]:
+        raise QueryError(f"there is no plugin {name!r} to {action}")
+
+    async def erase(self, vin: str, _by: str) -> AsyncGenerator[dict[str, Any], None]:
+        if vin != VIN:
+            raise QueryError("a VIN has 17 letters and digits, without I, O and Q")
+        for step in self.erasing:
+            yield self.erased_document | step
+
 
 def event(seq: int, data: Any = None) -> dict[str, Any]:
     return {
@@ -187,7 +212,7 @@ def agent() -> Agent:
 @pytest_asyncio.fixture
 async def path(tmp_path: Path, agent: Agent) -> AsyncIterator[Path]:
     """The socket of a running agent."""
-    server = StatusServer(tmp_path / "agent.sock", agent)
+    server = StatusServer(tmp_path / "agent.sock", agent, agent)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run(), name="status")
         async with asyncio.timeout(5):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.agent.cli.conftest import Agent, Run, invoke
+from tests.unit.agent.cli.conftest import VIN, Agent, Run, invoke
 
 from nexus_agent.cli.commands import STREAMS
 from nexus_agent.protocol import Stream
@@ -344,3 +344,45 @@ class TestConfigCheck:
         answer = json.loads(result.stdout)
         assert answer["ok"] is False
         assert "cannot be read" in answer["error"]
+
+
+# -- erase ---------------------------------------------------------------------------------------
+
+
+async def test_erase_says_what_is_gone_and_what_is_not_yet(run: Run) -> None:
+    result = await run("erase", "--yes", "--vin", VIN.lower())
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        (
+            "30 delivered events, 1 notes of plugins and 2 results of commands named the car and "
+            "are erased."
+        ),
+        "4 delivered events that lay among them are not kept here any longer.",
+        "5 wait for the console, and go here once it has them.",
+        "Damaged, so nobody looked into it: agent.db.damaged-1. Delete it if it may name the car.",
+    ]
+
+
+async def test_erase_asks_first(run: Run) -> None:
+    result = await run("erase", "--vin", VIN)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Erase all that this box keeps of the car? [y/N]" in result.stderr
+
+
+async def test_erase_prints_the_last_document_for_scripts(run: Run, agent: Agent) -> None:
+    result = await run("--json", "erase", "--yes", "--vin", VIN)
+    assert json.loads(result.stdout) == agent.erased_document | {"done": True}
+
+
+async def test_erase_that_breaks_off_is_a_failure(run: Run, agent: Agent) -> None:
+    agent.erasing = [{}]
+    result = await run("erase", "--yes", "--vin", VIN)
+    assert result.exit_code == 1
+    assert result.stderr == "nexus: the agent stopped before it was done: run the command again\n"
+
+
+async def test_what_is_no_vin_is_refused(run: Run) -> None:
+    result = await run("erase", "--yes", "--vin", "V" * 16)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("nexus: a VIN has 17 letters and digits")
