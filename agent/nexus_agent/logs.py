@@ -1,12 +1,14 @@
 """Log lines: structlog on stderr, as JSON for machines or as text for people, or in the journal.
 
 Shared by the agent and the console. Lines of libraries that use `logging` come out the same way.
+A VIN in a line is replaced, whoever wrote it: the journal is read, kept and passed on by many.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -20,6 +22,12 @@ from nexus_agent.settings import Section
 
 _STDERR: Final = 2
 """The descriptor; systemd made it what it is."""
+
+_VIN: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?=[A-Z]*[0-9])(?=[0-9]*[A-Z])[A-HJ-NPR-Z0-9]{17}(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+"""What can be one (ISO 3779): 17 letters and digits without I, O and Q, at least one of each."""
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -73,10 +81,18 @@ def configure(
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *tail,
+                _without_vins,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _without_vins(_logger: object, _method: str, line: str) -> str:
+    return _VIN.sub("[vin]", line)

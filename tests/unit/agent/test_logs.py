@@ -24,6 +24,22 @@ except ZeroDivisionError:
 """
 
 
+VIN = "1HGCM82633A004352"
+TELLING = """
+import logging, structlog
+from nexus_agent.logs import LogSettings, configure
+configure(LogSettings(format=FORMAT))
+log = structlog.get_logger("plugin")
+log.info("found VIN", car="VIN", all=[{"vin": 1}])
+logging.getLogger("library").warning("sent %s", b"VIN")
+log.info("none", digits="12345678901234567", word="straightforwardly")
+try:
+    raise ValueError("VIN")
+except ValueError:
+    log.exception("broke")
+"""
+
+
 def written(level: str = "info", form: str = "json") -> list[str]:
     """What a process writes to stderr; nothing goes to stdout."""
     script = SCRIPT.format(level=level, format=form)
@@ -67,3 +83,14 @@ def test_people_get_text_without_colours_where_it_is_no_terminal() -> None:
 
 def documents(lines: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_line_has_a_vin(form: str) -> None:
+    script = TELLING.replace("FORMAT", repr(form)).replace("VIN", VIN).replace("vin", VIN.lower())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    text = done.stderr.decode()
+    assert text.count("[vin]") >= 5
+    assert VIN.lower() not in text.lower()
+    assert "12345678901234567" in text
+    assert "straightforwardly" in text
