@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -94,5 +94,6 @@ def configure(
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def _without_vins(_logger: object, _method: str, line: str) -> str:
+def _without_vins(_logger: object, _method: str, line: Any) -> str:
+    """The rendered *line*; what comes behind a renderer is a text."""
     return _VIN.sub("[vin]", line)

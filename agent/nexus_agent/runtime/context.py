@@ -134,10 +134,19 @@ class Outlet:
         self._allowance.take(len(events))
         self._count(events, stream, size)
 
+    def report(self, text: str) -> None:
+        """As `Context.report`."""
+        self._counters.report = text
+        self.alive()
+
+    def alive(self) -> None:
+        """As `Context.alive`."""
+        self._counters.alive = time.monotonic()
+
     def _count(self, events: Sequence[tuple[str, Any]], stream: Stream, size: int) -> None:
         self._counters.events += len(events)
         self._counters.bytes += size
-        self._counters.alive = time.monotonic()
+        self.alive()
         if self._services.bus.is_heard:
             now = self._services.clock.stamp().wall
             for event_type, data in events:
@@ -158,7 +167,6 @@ class PluginContext(LiveSettings[Settings]):
     ) -> None:
         super().__init__(settings)
         self._services = services
-        self._counters = counters
         self._outlet = Outlet(name, services, counters, allowance, Vocabulary(emits))
         self._workers = Workers(name, counters.threads)
         self._log: Logger = structlog.get_logger("plugin").bind(plugin=name)
@@ -193,11 +201,10 @@ class PluginContext(LiveSettings[Settings]):
         self._outlet.hand_over(events, stream)
 
     def report(self, text: str) -> None:
-        self._counters.report = text
-        self.alive()
+        self._outlet.report(text)
 
     def alive(self) -> None:
-        self._counters.alive = time.monotonic()
+        self._outlet.alive()
 
     @asynccontextmanager
     async def subscribe(

@@ -12,7 +12,7 @@ from tests.unit.agent.runtime.stage import POLICY, Stage, supervised
 
 from nexus_agent import discovery
 from nexus_agent.plugin import NoArgs, PluginError
-from nexus_agent.runtime import process
+from nexus_agent.runtime import process, usage
 from nexus_agent.runtime.confine import landlock_version
 from nexus_agent.runtime.description import AnyArgs
 from nexus_agent.runtime.states import PluginState
@@ -93,7 +93,7 @@ async def test_one_that_takes_more_of_a_processor_than_it_may_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "PING_S", 0.1)
-    monkeypatch.setattr(process, "CPU_WINDOW_S", 2.0)
+    monkeypatch.setattr(usage, "CPU_WINDOW_S", 2.0)
     async with supervised(NEIGHBOUR, hostile("busy", Limits(cpu_percent=20))) as stage:
         await fails(stage, "it may take 20 % (limits.cpu_percent)")
 
