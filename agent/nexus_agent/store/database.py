@@ -41,6 +41,7 @@ log = structlog.get_logger("database")
 FILE_NAME: Final = "agent.db"
 DEFAULT_QUOTA_MB: Final = 1024
 _BUSY_MS: Final = 5000
+_READ_ONLY: Final = "SQLITE_READONLY"
 _REVISION: Final = re.compile(r"[0-9]{4}")
 
 
@@ -51,6 +52,7 @@ class Database:
 
     A file that is damaged is set aside and what can be saved of it goes into a new one: at the
     start by itself, later by `repair`, once `damage` says so. `generation` rises with each repair.
+    Where `is_read_only`, `reopen` mends it.
     """
 
     def __init__(self, folder: Path, quota_bytes: int = DEFAULT_QUOTA_MB * MEGABYTE) -> None:
@@ -58,6 +60,7 @@ class Database:
         self.space = Space(folder, quota_bytes)
         self.generation = 0
         self.damage: DamagedError | None = None
+        self.is_read_only = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="nexus-store")
         self._connection: sqlite3.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
@@ -194,6 +197,24 @@ class Database:
             await self._on_writer(lambda: self._replace(error))
             await self._open_reader()
 
+    async def reopen(self) -> None:
+        """Connect anew where the file could only be read, if it can be written now.
+
+        A file that cannot be opened for writing at the moment, for want of space say, SQLite opens
+        for reading, says nothing, and leaves it so. All connections of a process share the memory
+        beside the log as the first has opened it, so that all are closed. Raises StoreError.
+        """
+        async with self._repairing:
+            if not self.is_read_only or not os.access(self.path, os.W_OK):
+                return
+            if self._reader is not None:
+                await self._reader.close()
+                self._reader = None
+            await self._on_writer(self._close)
+            await self._on_writer(self._open)
+            self.is_read_only = False
+            await self._open_reader()
+
     def _replace(self, error: DamagedError) -> None:
         log.critical("database_damaged", error=str(error))
         self._close()
@@ -252,6 +273,7 @@ class Database:
         try:
             return work(self._connection)
         except SQLITE_ERRORS as error:
+            self.is_read_only = getattr(error, "sqlite_errorname", "").startswith(_READ_ONLY)
             raise self._told(error) from error
 
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:

@@ -110,7 +110,11 @@ class Outbox:
             log.warning("guard_not_written", error=error.strerror)
 
     async def heal(self) -> None:
-        """If the database was found damaged, salvage it and go on. Raises StoreError."""
+        """If the database was found damaged, salvage it and go on. Raises StoreError.
+
+        One that could only be opened for reading is opened anew.
+        """
+        await self._database.reopen()
         error, generation = self._database.damage, self._database.generation
         if error is None and not self._sealer.adrift:
             return
