@@ -96,7 +96,7 @@ def _kind(annotation: Any) -> str:
     return _WORDS.get(annotation) or _kind_of_class(annotation)
 
 
-def _kind_of_class(kind: type[Part] | type[enum.StrEnum]) -> str:
+def _kind_of_class(kind: type[Part | enum.StrEnum]) -> str:
     if issubclass(kind, Part):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     return ", ".join(f"`{word}`" for word in kind)
