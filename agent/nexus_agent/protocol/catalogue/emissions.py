@@ -163,7 +163,10 @@ class Test(Part):
     maximum: float | None
     unit: Annotated[str, Field(max_length=20)]
     """Empty where the standard does not define the scaling: then the figures are raw."""
-    passed: bool
+    passed: bool | None
+    """Null where the test has not run since the codes were cleared: then all figures are 0."""
+    component: Byte | None = None
+    """What was tested, by the maker's numbers; only older buses tell it."""
 
 
 class Tests(Part):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from nexus_agent.protocol.catalogue.base import CarData, Name, OneOf, Part, Text
-from nexus_agent.protocol.catalogue.vehicle import Ecu
+from nexus_agent.protocol.catalogue.vehicle import Count, Ecu
 from nexus_agent.protocol.names import Quality
 
 Code = Annotated[str, Field(min_length=1, max_length=40)]
@@ -60,6 +60,17 @@ class FoundCode(Part):
     ecu: Ecu
 
 
+class FramesAnswer(Part):
+    """What one control unit said to the question for freeze frames (service 02)."""
+
+    ecu: Ecu
+    quality: Quality
+    """No frames means that it keeps none only where it is `ok`."""
+    detail: Text | None = None
+    frames: Count
+    """How many it has; each has an event of its own."""
+
+
 class ScanCompleted(CarData):
     """Every control unit that was asked for trouble codes, and what it said."""
 
@@ -71,6 +82,8 @@ class ScanCompleted(CarData):
     dtcs: tuple[FoundCode, ...]
     """All codes that were found."""
     vin_quality: Quality
+    freeze_frames: tuple[FramesAnswer, ...] | None = None
+    """Null where they were not asked for."""
     adapter: Name | None = None
     phase: Phase | None = None
 
