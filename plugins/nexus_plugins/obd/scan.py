@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -43,9 +43,15 @@ class Scan:
             for code, kinds in sorted(dtc.kinds_of(answers).items())
         ]
 
-    def modules_json(self) -> list[dict[str, Any]]:
+    def modules_json(self, names: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """Control units with what they said of each kind of codes, and with *names* where known."""
+        known = {} if names is None else names
         return [
-            {"ecu": ecu, "answers": {kind: codes.to_json() for kind, codes in answers.items()}}
+            {
+                "ecu": ecu,
+                "answers": {kind: codes.to_json() for kind, codes in answers.items()},
+                **({"name": known[ecu]} if ecu in known else {}),
+            }
             for ecu, answers in self.modules.items()
         ]
 
@@ -95,19 +101,28 @@ async def read(
     return Scan(scan_id, modules)
 
 
-def events_of(
-    scan: Scan, previous: Scan | None, vin_quality: Quality, car: dict[str, str]
-) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """What the command returns, and the events of a finished scan in their order.
-
-    Without a previous scan of the same vehicle there is no difference to tell: `diff` is None.
-    """
-    events: list[tuple[str, Any]] = [
-        ("dtc.observed", {"scan_id": scan.scan_id, **car, "code": code, "kind": kind, "ecu": ecu})
+def observed(scan: Scan, car: dict[str, str]) -> list[dict[str, Any]]:
+    """The data of `dtc.observed` for each code, kind and control unit."""
+    return [
+        {"scan_id": scan.scan_id, **car, "code": code, "kind": kind, "ecu": ecu}
         for ecu, answers in scan.modules.items()
         for kind, codes in answers.items()
         for code in codes.codes
     ]
+
+
+def diff(scan: Scan, previous: Scan | None, car: dict[str, str]) -> dict[str, Any] | None:
+    """The data of `scan.diff`; None where there is no scan to compare with."""
+    if previous is None:
+        return None
+    changes = asdict(dtc.compare(previous.modules, scan.modules))
+    return {"before": previous.scan_id, "after": scan.scan_id, **car, **changes}
+
+
+def events_of(
+    scan: Scan, previous: Scan | None, vin_quality: Quality, car: dict[str, str]
+) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """What a command that reads codes alone returns, and its events in their order."""
     completed = {
         "scan_id": scan.scan_id,
         **car,
@@ -115,13 +130,12 @@ def events_of(
         "dtcs": scan.dtcs(),
         "vin_quality": vin_quality,
     }
+    events = [("dtc.observed", data) for data in observed(scan, car)]
     events.append(("scan.completed", completed))
-    diff = None
-    if previous is not None:
-        changes = asdict(dtc.compare(previous.modules, scan.modules))
-        diff = {"before": previous.scan_id, "after": scan.scan_id, **car, **changes}
-        events.append(("scan.diff", diff))
-    return {**completed, "diff": diff}, events
+    changed = diff(scan, previous, car)
+    if changed is not None:
+        events.append(("scan.diff", changed))
+    return {**completed, "diff": changed}, events
 
 
 def cleared(answer: Answer, known: Iterable[str], car: dict[str, str]) -> dict[str, Any]:
