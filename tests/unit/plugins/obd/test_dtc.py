@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,14 @@ def test_several_messages_of_an_older_bus_add_up() -> None:
     assert found.codes == ("P0301", "P0420", "P0133", "U0123")
 
 
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=4))
+def test_any_bytes_are_codes_or_malformed(messages: list[bytes]) -> None:
+    found = decode(Reply("10", Quality.OK, tuple(b"\x43" + message for message in messages)))
+
+    assert found.quality in {Quality.OK, Quality.MALFORMED}
+    assert found.quality is Quality.OK or not found.codes
+
+
 def test_a_refusal_is_not_clean() -> None:
     assert decode(Reply("7E8", Quality.REFUSED, detail="x", nrc=0x11)).quality is Quality.REFUSED
 
@@ -74,25 +84,58 @@ def module(stored: Codes, pending: Codes | None = None, permanent: Codes | None 
     }
 
 
-def test_fixed_remaining_and_new_are_told_apart() -> None:
-    before = module(ok("P0301", "P0420", "U0123"), permanent=ok("P0420"))
-    after = module(ok("P0171"), permanent=ok("P0420"))
+def unknown(kind: str, scan: str, quality: str, why: str, *codes: str) -> dict[str, Any]:
+    return {
+        "ecu": "7E8",
+        "kind": kind,
+        "quality": quality,
+        "why": why,
+        "scan": scan,
+        "codes": list(codes),
+    }
+
+
+def test_fixed_remaining_permanent_and_new_are_told_apart() -> None:
+    before = module(ok("P0301", "P0302", "P0420", "U0123"), permanent=ok("P0420"))
+    after = module(ok("P0171", "P0302"), permanent=ok("P0420"))
 
     diff = compare(before, after)
 
     assert diff.fixed == [{"code": "P0301", "ecu": "7E8"}, {"code": "U0123", "ecu": "7E8"}]
-    assert diff.remaining == [{"code": "P0420", "ecu": "7E8", "kinds": ["permanent"]}]
+    assert diff.remaining == [{"code": "P0302", "ecu": "7E8", "kinds": ["stored"]}]
+    assert diff.permanent == [{"code": "P0420", "ecu": "7E8", "kinds": ["permanent"]}]
     assert diff.new == [{"code": "P0171", "ecu": "7E8", "kinds": ["stored"]}]
     assert diff.unknown == []
 
 
-def test_codes_of_a_service_that_was_not_answered_are_unknown_not_fixed() -> None:
-    diff = compare(module(ok("P0301")), module(ABSENT))
+def test_a_code_is_not_permanent_only_while_the_stored_ones_are_unread() -> None:
+    diff = compare(module(ok("P0420")), module(ABSENT, permanent=ok("P0420")))
+
+    assert diff.permanent == []
+    assert diff.remaining == [{"code": "P0420", "ecu": "7E8", "kinds": ["permanent"]}]
+
+
+@pytest.mark.parametrize(
+    ("quality", "why"),
+    [
+        (Quality.ABSENT, "did not answer"),
+        (Quality.REFUSED, "refused"),
+        (Quality.MALFORMED, "malformed"),
+    ],
+)
+def test_codes_of_a_service_that_was_not_answered_are_unknown_not_fixed(
+    quality: Quality, why: str
+) -> None:
+    diff = compare(module(ok("P0301")), module(Codes(quality)))
 
     assert diff.fixed == []
-    assert diff.unknown == [
-        {"ecu": "7E8", "kind": "stored", "quality": "absent", "scan": "after", "codes": ["P0301"]}
-    ]
+    assert diff.unknown == [unknown("stored", "after", quality, why, "P0301")]
+
+
+def test_a_kind_that_nobody_was_asked_for_is_told_as_such() -> None:
+    diff = compare({"7E8": {"stored": ok("P0301"), "pending": ok()}}, module(ok("P0301")))
+
+    assert diff.unknown == [unknown("permanent", "before", "absent", "not asked")]
 
 
 def test_a_pending_code_is_not_fixed_while_the_stored_ones_are_unread() -> None:
@@ -132,7 +175,9 @@ def test_every_code_of_both_scans_ends_up_in_one_place(before: Modules, after: M
     diff = compare(before, after)
     fixed = {(entry["ecu"], entry["code"]) for entry in diff.fixed}
     unknown = {(entry["ecu"], code) for entry in diff.unknown for code in entry["codes"]}
-    present = {(entry["ecu"], entry["code"]) for entry in (*diff.remaining, *diff.new)}
+    present = {
+        (entry["ecu"], entry["code"]) for entry in (*diff.remaining, *diff.permanent, *diff.new)
+    }
 
     assert present == seen(after)
     assert fixed | unknown == seen(before) - seen(after)

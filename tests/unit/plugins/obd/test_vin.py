@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nexus_agent.plugin import Quality
 from nexus_plugins.obd.answer import Reply, parse
-from nexus_plugins.obd.vin import REQUEST, Vin, decode
+from nexus_plugins.obd.vin import REQUEST, Vin, check_digit, decode, describe
 
 CHARACTERS = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789"
 VINS = st.text(alphabet=CHARACTERS, min_size=17, max_size=17)
@@ -71,3 +71,54 @@ def test_anything_else_is_malformed(data: bytes) -> None:
 
 def test_the_number_stays_out_of_repr() -> None:
     assert "1D4GP" not in repr(decode(can(b"\x01" + b"1D4GP00R55B123456")))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("1M8GDM9AXKP042788", ("ok", None, None, "North America")),
+        ("5YJSA1H12FFP71790", ("ok", "Tesla", 2015, "North America")),
+        ("1HGCM82633A004352", ("ok", "Honda", 2003, "North America")),
+        ("1HGCM82643A004352", ("wrong", "Honda", 2003, "North America")),
+        ("WVWZZZ1JZ3W386752", ("not used", "Volkswagen", None, "Europe")),
+        ("LSVAM4186C2184841", ("ok", None, None, "Asia")),
+        ("LSVAM4187C2184841", ("wrong", None, None, "Asia")),
+        ("JTDKB20U093000001", ("not used", "Toyota", None, "Asia")),
+        ("7A8AA1A11A1000001", ("not used", None, None, "Oceania")),
+        ("0ZZZZZZZZZZZZZZZZ", ("not used", None, None, None)),
+    ],
+)
+def test_a_vin_says_no_more_than_its_region_prescribes(
+    number: str, said: tuple[str, str | None, int | None, str | None]
+) -> None:
+    found = describe(number)
+
+    assert (found["vin_check"], found["maker"], found["model_year"], found["region"]) == said
+
+
+@given(VINS, st.integers(0, 16), st.sampled_from("0123456789"))
+def test_one_wrong_digit_is_noticed_in_any_place_but_the_check_digits(
+    number: str, place: int, other: str
+) -> None:
+    number = "1" + number[1:]
+    number = number[:8] + check_digit(number) + number[9:]
+    assert describe(number)["vin_check"] == "ok"
+    if place in {0, 8} or not number[place].isdigit() or number[place] == other:
+        return
+
+    changed = number[:place] + other + number[place + 1 :]
+    assert describe(changed)["vin_check"] == "wrong"
+
+
+@given(VINS)
+def test_any_vin_is_described(number: str) -> None:
+    year = describe(number)["model_year"]
+
+    assert year is None or (number[0] in "123457" and 1994 <= year <= 2039)
+
+
+@given(st.lists(st.binary(max_size=24), min_size=1, max_size=6))
+def test_any_bytes_are_a_vin_or_malformed(messages: list[bytes]) -> None:
+    found = decode(Reply("10", Quality.OK, tuple(b"\x49\x02" + each for each in messages)))
+
+    assert (found.number is not None) == (found.quality is Quality.OK)
