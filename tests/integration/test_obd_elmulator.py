@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
-import sys
 import tty
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from tests.integration.obd_cars import (
+    Entry,
+    StartEmulator,
+    breaks_off,
+    can,
+    says,
+    stalls,
+    supporting,
+)
 
 from nexus_agent.plugin import NoArgs, PluginError
 from nexus_agent.testing import MemoryState, RecordingContext, running
@@ -24,39 +29,10 @@ from nexus_plugins.obd.settings import ObdSettings
 
 VIN = "1D4GP00R55B123450"
 SUPPORTED = (0x04, 0x05, 0x0C, 0x0D)
-Entry = dict[str, Any]
+
+pytest_plugins = ["tests.integration.obd_emulator"]
 
 # -- scenarios ------------------------------------------------------------------------------------
-
-
-def says(request: str, *lines: str, delay_ms: int = 0) -> Entry:
-    text = "\r".join(lines) + "\r\r>"
-    return {"request": request, "response_chunks": [text], "delay_ms": delay_ms}
-
-
-def stalls(request: str) -> Entry:
-    return {"request": request, "response_chunks": [], "post_action": "stall"}
-
-
-def breaks_off(request: str, text: str) -> Entry:
-    return {"request": request, "response_chunks": [text], "post_action": "disconnect"}
-
-
-def can(ecu: str, message: bytes, *, padding: bytes = b"") -> list[str]:
-    """The lines of one message with headers, on a CAN bus."""
-    if len(message) <= 7:
-        frames = [bytes([len(message)]) + message]
-    else:
-        rest = [message[i : i + 7] for i in range(6, len(message), 7)]
-        frames = [bytes([0x10, len(message)]) + message[:6]]
-        frames += [bytes([0x21 + i]) + part for i, part in enumerate(rest)]
-    head = ecu if len(ecu) == 3 else " ".join(ecu[i : i + 2] for i in range(0, 8, 2))
-    return [f"{head} {(f + padding * (8 - len(f))).hex(' ').upper()}" for f in frames]
-
-
-def supporting(pids: tuple[int, ...]) -> bytes:
-    return b"\x41\x00" + sum(1 << (32 - pid) for pid in pids).to_bytes(4, "big")
-
 
 VIN_MESSAGE = b"\x49\x02\x01" + VIN.encode()
 RPM, SPEED, COOLANT, LOAD = b"\x41\x0c\x1a\xf8", b"\x41\x0d\x32", b"\x41\x05\x7b", b"\x41\x04\x80"
@@ -82,59 +58,7 @@ def car(*changed: Entry) -> list[Entry]:
     return [*changed, *(entry for entry in CAR if entry["request"] not in names)]
 
 
-# -- running emulator and plugin ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Emulator:
-    port: str
-    log: Path
-    process: asyncio.subprocess.Process
-
-    def count(self, request: str) -> int:
-        """How often *request* was answered, over all connections."""
-        return len(re.findall(rf"'{request}' -> ", self.log.read_text()))
-
-
-StartEmulator = Callable[..., Awaitable[Emulator]]
-
-
-@pytest.fixture
-async def emulator(tmp_path: Path) -> AsyncIterator[StartEmulator]:
-    processes: list[asyncio.subprocess.Process] = []
-
-    async def start(commands: list[Entry], *options: str) -> Emulator:
-        scenario, log = tmp_path / "scenario.json", tmp_path / "emulator.log"
-        scenario.write_text(
-            json.dumps(
-                {
-                    "schema_version": "obd2.sim_scenario.v1",
-                    "scenario_id": "test",
-                    "synthetic": True,
-                    "defaults": {"at_response": "OK\r\r>", "obd_response": "NO DATA\r\r>"},
-                    "commands": commands,
-                }
-            )
-        )
-        with log.open("w") as errors:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "elmulator", "serve", str(scenario), "--port", "0"),
-                *options,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-            )
-        processes.append(process)
-        assert process.stdout is not None
-        word, port = (await process.stdout.readline()).split()
-        assert word == b"LISTENING"
-        return Emulator(f"socket://127.0.0.1:{int(port)}", log, process)
-
-    yield start
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
+# -- running the plugin ---------------------------------------------------------------------------
 
 Context = RecordingContext[ObdSettings]
 
@@ -500,7 +424,8 @@ async def test_scan_clear_scan_tells_what_was_fixed(emulator: StartEmulator) -> 
         "vehicle_ref": f"test-{VIN}",
         "vin": VIN,
         "fixed": [{"code": "P0301", "ecu": "7E8"}, {"code": "U0123", "ecu": "7E8"}],
-        "remaining": [{"code": "P0420", "ecu": "7E8", "kinds": ["permanent"]}],
+        "remaining": [],
+        "permanent": [{"code": "P0420", "ecu": "7E8", "kinds": ["permanent"]}],
         "new": [{"code": "P0171", "ecu": "7E8", "kinds": ["stored"]}],
         "unknown": [],
     }
@@ -573,7 +498,14 @@ async def test_codes_of_a_service_that_stays_silent_are_unknown_after_a_restart(
     assert after["diff"]["before"] == before["scan_id"]
     assert (after["diff"]["fixed"], after["dtcs"]) == ([], [])
     assert after["diff"]["unknown"] == [
-        {"ecu": "7E8", "kind": "stored", "quality": "absent", "scan": "after", "codes": ["P0301"]}
+        {
+            "ecu": "7E8",
+            "kind": "stored",
+            "quality": "absent",
+            "why": "did not answer",
+            "scan": "after",
+            "codes": ["P0301"],
+        }
     ]
     assert adapter.count("03") == 1
 
