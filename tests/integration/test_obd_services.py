@@ -220,6 +220,28 @@ async def test_readiness_is_told_by_control_unit_with_verdicts_of_its_year(
     ]
 
 
+async def test_frames_are_scaled_as_their_control_unit_says(emulator: StartEmulator) -> None:
+    turbo = [
+        *ADAPTER,
+        says("0100", *can("7E8", listing("01", 0x0B, 0x20)), *can("7E9", listing("01", 0x0B))),
+        says("0120", *can("7E8", listing("01", 0x40, base=0x20))),
+        says("0140", *can("7E8", listing("01", 0x4F, base=0x40))),
+        says("014F", *told("7E8", "41 4F 00 00 00 28")),
+        says("020200", *told("7E8", "42 02 00 0234"), *told("7E9", "42 02 00 0234")),
+        says(
+            "020000",
+            *can("7E8", listing("02", 0x0B, frame="00")),
+            *can("7E9", listing("02", 0x0B, frame="00")),
+        ),
+        says("020B00", *told("7E8", "42 0B 00 FF"), *told("7E9", "42 0B 00 FF")),
+    ]
+
+    outcome = await outcome_of(emulator, turbo)
+
+    frames = {frame["ecu"]: frame["values"] for frame in of(outcome, "freeze_frame.captured")}
+    assert [frames[ecu][0]["value"] for ecu in ("7E8", "7E9")] == [400, 255]
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -186,7 +186,8 @@ async def _values(
             reply = framed(answer.of(ecu), number)
             heard = reply.quality is not Quality.ABSENT
             if pid in claims.get(ecu, ()) or (ecu not in claims and heard):
-                values[ecu] += [(pid, *pair) for pair in pids.readings(PIDS[pid], reply)]
+                found = pids.readings(PIDS[pid], reply, vehicle.scales_of(ecu))
+                values[ecu] += [(pid, *pair) for pair in found]
     return values
 
 

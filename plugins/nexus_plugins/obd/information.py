@@ -234,8 +234,8 @@ class _Said:
         if answer is None:
             return self.listing.why_not(ecu)
         reply = answer.of(ecu)
-        silent = reply.quality is Quality.ABSENT
-        return self.listing.why_not(ecu) if silent and claims and infotype not in claims else reply
+        declined = claims is not None and infotype not in claims
+        return self.listing.why_not(ecu) if declined and reply.quality is Quality.ABSENT else reply
 
     def ecus(self) -> set[str]:
         answers = (self.listing.first, *self.answers.values())

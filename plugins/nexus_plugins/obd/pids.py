@@ -6,7 +6,7 @@ is in `readiness`; PIDs that only list others are nobody's values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,21 @@ FREEZE_CODE: Final = 0x02
 RANGE: Final = 0x20
 """Each answer on supported PIDs speaks of this many, the last of them being the next such PID."""
 NO_UNIT: Final = "1"
+SCALES: Final = (0x4F, 0x50)
+"""PIDs that say how others are scaled."""
+
+
+@dataclass(frozen=True, slots=True)
+class FullScale:
+    """A quantity whose greatest value the control unit may set: so many *step*s in a PID's byte.
+
+    Zero there means the *usual* one, for which the formulas are written.
+    """
+
+    pid: int
+    at: int
+    usual: float
+    step: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,7 @@ class Field:
     name: str
     unit: str
     formula: Formula
+    full: FullScale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +90,22 @@ class Reading:
     detail: str | None = None
 
 
-def _one(pid: int, name: str, unit: str, length: int, formula: Formula) -> Pid:
-    return Pid(pid, name, length, (Field(name, unit, formula),))
+Scales = Mapping[int, bytes | None]
+"""What one control unit said to `SCALES`, by PID; None where it would not say. Those that it does
+not support are not there."""
+
+
+def _one(
+    pid: int, name: str, unit: str, length: int, formula: Formula, full: FullScale | None = None
+) -> Pid:
+    return Pid(pid, name, length, (Field(name, unit, formula, full),))
+
+
+_FULL_LAMBDA: Final = FullScale(0x4F, 0, usual=2)
+_FULL_VOLTAGE: Final = FullScale(0x4F, 1, usual=8)
+_FULL_CURRENT: Final = FullScale(0x4F, 2, usual=128)
+_FULL_PRESSURE: Final = FullScale(0x4F, 3, usual=255, step=10)
+_FULL_AIR_FLOW: Final = FullScale(0x50, 0, usual=655.35, step=10)
 
 
 def _oxygen_narrow(pid: int, sensor: int) -> Pid:
@@ -96,15 +126,14 @@ def _oxygen_wide(pid: int, sensor: int, *, current: bool) -> Pid:
     """A wide-range sensor, with its voltage or its current."""
     name = f"oxygen_sensor_{sensor}"
     second = (
-        Field(f"{name}_current", "mA", number(2, 2, divisor=256, offset=-128))
+        Field(f"{name}_current", "mA", number(2, 2, divisor=256, offset=-128), _FULL_CURRENT)
         if current
-        else Field(f"{name}_wide_voltage", "V", number(2, 2, scale=8, divisor=65536))
+        else Field(f"{name}_wide_voltage", "V", number(2, 2, scale=8, divisor=65536), _FULL_VOLTAGE)
     )
     kind = "current" if current else "voltage"
     # Both kinds tell lambda: the same quantity under two names, lest one sensor's two readings mix.
-    return Pid(
-        pid, f"{name}_wide_{kind}", 4, (Field(f"{name}_lambda_{kind}", NO_UNIT, lambda_()), second)
-    )
+    first = Field(f"{name}_lambda_{kind}", NO_UNIT, lambda_(), _FULL_LAMBDA)
+    return Pid(pid, f"{name}_wide_{kind}", 4, (first, second))
 
 
 def _freeze_code(data: bytes) -> str:
@@ -141,12 +170,12 @@ _TABLE: Final = (
     _one(0x08, "short_fuel_trim_2", "%", 1, trim()),
     _one(0x09, "long_fuel_trim_2", "%", 1, trim()),
     _one(0x0A, "fuel_pressure", "kPa", 1, number(scale=3)),
-    _one(0x0B, "intake_pressure", "kPa", 1, number()),
+    _one(0x0B, "intake_pressure", "kPa", 1, number(), _FULL_PRESSURE),
     _one(ENGINE_SPEED, "engine_speed", "rpm", 2, number(0, 2, divisor=4)),
     _one(0x0D, "vehicle_speed", "km/h", 1, number()),
     _one(0x0E, "timing_advance", "°", 1, number(divisor=2, offset=-64)),
     _one(0x0F, "intake_temperature", "°C", 1, celsius()),
-    _one(0x10, "air_flow", "g/s", 2, number(0, 2, divisor=100)),
+    _one(0x10, "air_flow", "g/s", 2, number(0, 2, divisor=100), _FULL_AIR_FLOW),
     _one(0x11, "throttle_position", "%", 1, percent()),
     _one(0x12, "secondary_air", NO_UNIT, 1, words(formulas.SECONDARY_AIR)),
     _one(0x13, "oxygen_sensors", NO_UNIT, 1, sensors(*_FOURS)),
@@ -174,7 +203,7 @@ _TABLE: Final = (
     _one(0x3F, "catalyst_temperature_bank_2_2", "°C", 2, number(0, 2, divisor=10, offset=-40)),
     _one(0x42, "module_voltage", "V", 2, number(0, 2, divisor=1000)),
     _one(0x43, "absolute_load", "%", 2, number(0, 2, scale=100, divisor=255, digits=2)),
-    _one(0x44, "lambda_commanded", NO_UNIT, 2, lambda_()),
+    _one(0x44, "lambda_commanded", NO_UNIT, 2, lambda_(), _FULL_LAMBDA),
     _one(0x45, "throttle_position_relative", "%", 1, percent()),
     _one(0x46, "ambient_temperature", "°C", 1, celsius()),
     _one(0x47, "throttle_position_b", "%", 1, percent()),
@@ -266,41 +295,70 @@ _TABLE: Final = (
     _one(0x84, "manifold_surface_temperature", "°C", 1, celsius()),
     _one(0x8D, "throttle_position_g", "%", 1, percent()),
     _one(0x8E, "torque_friction", "%", 1, number(offset=-125)),
+    Pid(
+        0x9D,
+        "fuel_rates",
+        4,
+        (
+            Field("fuel_rate_engine", "g/s", number(0, 2, divisor=50)),
+            Field("fuel_rate_vehicle", "g/s", number(2, 2, divisor=50)),
+        ),
+    ),
+    _one(0x9E, "exhaust_flow", "kg/h", 2, number(0, 2, divisor=5)),
     _one(0xA2, "cylinder_fuel_rate", "mg/stroke", 2, number(0, 2, divisor=32)),
+    _one(0xA4, "gear_ratio", NO_UNIT, 4, flagged(1, number(2, 2, divisor=1000))),
     _one(0xA6, "odometer", "km", 4, number(0, 4, divisor=10)),
 )
 
 PIDS: Final = {pid.number: pid for pid in _TABLE}
 
 
-def readings(pid: Pid, reply: Reply) -> tuple[tuple[Field, Reading], ...]:
-    """Every value in one control unit's reply to `pid.request`."""
+_USUAL: Final[Scales] = {}
+
+
+def readings(pid: Pid, reply: Reply, scales: Scales = _USUAL) -> tuple[tuple[Field, Reading], ...]:
+    """Every value in one control unit's reply to `pid.request`; *scales* are that unit's."""
     if reply.quality is not Quality.OK:
         return _all(pid, Reading(reply.quality, detail=reply.detail))
-    return decode(pid, reply.payload[2:])
+    return decode(pid, reply.payload[2:], scales)
 
 
-def read(pid: Pid, reply: Reply) -> Reading:
+def read(pid: Pid, reply: Reply, scales: Scales = _USUAL) -> Reading:
     """The first of them, or the only one."""
-    return readings(pid, reply)[0][1]
+    return readings(pid, reply, scales)[0][1]
 
 
-def decode(pid: Pid, data: bytes) -> tuple[tuple[Field, Reading], ...]:
+def decode(pid: Pid, data: bytes, scales: Scales = _USUAL) -> tuple[tuple[Field, Reading], ...]:
     """Every value in the data bytes of *pid*; all are malformed where the length is wrong."""
     if len(data) != pid.length:
         detail = f"{len(data)} data bytes, {pid.length} expected"
         return _all(pid, Reading(Quality.MALFORMED, detail=detail))
-    return tuple((field, _reading(field.formula(data))) for field in pid.fields)
+    return tuple((field, _reading(field, data, scales)) for field in pid.fields)
+
+
+def scale_of(pid: int, reply: Reply) -> bytes | None:
+    """What a reply to one of `SCALES` says; None where it says nothing."""
+    data = reply.payload[2:] if reply.quality is Quality.OK else b""
+    return data if len(data) == PIDS[pid].length else None
 
 
 def _all(pid: Pid, reading: Reading) -> tuple[tuple[Field, Reading], ...]:
     return tuple((field, reading) for field in pid.fields)
 
 
-def _reading(found: Value | Unsaid) -> Reading:
+def _reading(field: Field, data: bytes, scales: Scales) -> Reading:
+    found = field.formula(data)
     if isinstance(found, Unsaid):
         return Reading(found.quality, detail=found.detail)
-    return Reading(Quality.OK, found)
+    full = field.full
+    if full is None or full.pid not in scales or isinstance(found, str):
+        return Reading(Quality.OK, found)
+    told = scales[full.pid]
+    if told is None:
+        detail = f"how it is scaled was not told (PID 0x{full.pid:02X})"
+        return Reading(Quality.ABSENT, detail=detail)
+    factor = told[full.at] * full.step / full.usual or 1
+    return Reading(Quality.OK, round(found * factor, 4))
 
 
 def supported(base: int, reply: Reply) -> frozenset[int] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from nexus_agent.plugin import Quality
 from nexus_plugins.obd import pids, vin
@@ -16,12 +17,17 @@ _LAST_RANGE: Final = 0xE0
 
 @dataclass(frozen=True, slots=True)
 class Vehicle:
-    """A vehicle that answered. supported: control unit → PIDs; vin_ecu: who told the VIN."""
+    """A vehicle that answered.
+
+    supported: control unit → PIDs; vin_ecu: who told the VIN; scales: control unit → how it scales
+    some of its values, for `pids.readings`.
+    """
 
     protocol: str | None
     supported: dict[str, frozenset[int]]
     vin: Vin
     vin_ecu: str | None = None
+    scales: Mapping[str, pids.Scales] = field(default_factory=dict)
     all_pids: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -31,6 +37,14 @@ class Vehicle:
     def supporters(self, pid: int) -> list[str]:
         """The control units that say they know *pid*."""
         return [ecu for ecu, known in self.supported.items() if pid in known]
+
+    def scales_of(self, ecu: str) -> pids.Scales:
+        """How *ecu* scales some of its values."""
+        return self.scales.get(ecu, {})
+
+    def said_by_vin(self) -> dict[str, Any]:
+        """Keys of `vehicle.identified` that come from the VIN; none where it is not known."""
+        return {} if self.vin.number is None else vin.describe(self.vin.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,23 @@ async def identify(elm: Elm327) -> Vehicle | NoVehicle:
         if base > _LAST_RANGE or not any(base in known for known in supported.values()):
             break
     number, ecu = await read_vin(elm)
-    return Vehicle(await elm.protocol(), supported, number, ecu)
+    scales = await _read_scales(elm, supported)
+    return Vehicle(await elm.protocol(), supported, number, ecu, scales)
+
+
+async def _read_scales(
+    elm: Elm327, supported: dict[str, frozenset[int]]
+) -> dict[str, dict[int, bytes | None]]:
+    """What each control unit that has a scaling of its own says of it."""
+    scales: dict[str, dict[int, bytes | None]] = {}
+    for pid in pids.SCALES:
+        ecus = [ecu for ecu, known in supported.items() if pid in known]
+        if not ecus:
+            continue
+        answer = await elm.ask(pids.PIDS[pid].request)
+        for ecu in ecus:
+            scales.setdefault(ecu, {})[pid] = pids.scale_of(pid, answer.of(ecu))
+    return scales
 
 
 def _nobody(answer: Answer) -> NoVehicle:

@@ -113,6 +113,9 @@ def values(pid: int, data: str) -> Values:
         (0x84, {"00": (-40,), "64": (60,), "FF": (215,)}),
         (0x8D, {"00": (0,), "33": (20,), "FF": (100,)}),
         (0x8E, {"00": (-125,), "7D": (0,), "FF": (130,)}),
+        (0x9D, {"00000000": (0, 0), "00640032": (2, 1), "FFFFFFFF": (1310.7, 1310.7)}),
+        (0x9E, {"0000": (0,), "0032": (10,), "FFFF": (13107,)}),
+        (0xA4, {"02000BB8": (3,), "01F00BB8": (None,), "0200FFFF": (65.535,)}),
         (0xA2, {"0000": (0,), "0320": (25,), "FFFF": (2047.9688,)}),
         (0xA6, {"00000000": (0,), "0012D687": (123456.7,), "FFFFFFFF": (429496729.5,)}),
     ],
@@ -147,6 +150,34 @@ def test_whole_data_decodes_to_what_an_event_can_carry(data: st.DataObject, pid:
         assert len(field.unit) <= 20
         if reading.value is None:
             assert reading.detail
+
+
+@pytest.mark.parametrize(
+    ("pid", "data", "scales", "value"),
+    [
+        (0x0B, "FF", {0x4F: "00000028"}, 400),
+        (0x0B, "FF", {0x4F: "02088000"}, 255),
+        (0x10, "FFFF", {0x50: "80000000"}, 1280),
+        (0x10, "0FA0", {0x4F: "02088028"}, 40),
+        (0x24, "80000000", {0x4F: "04000000"}, 2),
+        (0x34, "80000000", {0x4F: "04000000"}, 2),
+        (0x44, "8000", {0x4F: "04000000"}, 2),
+        (0x0D, "FF", {0x4F: "04000028"}, 255),
+    ],
+)
+def test_a_control_unit_may_set_the_full_scale_of_some_values(
+    pid: int, data: str, scales: dict[int, str], value: float
+) -> None:
+    told = {number: bytes.fromhex(text) for number, text in scales.items()}
+
+    assert read(PIDS[pid], reply(pid, bytes.fromhex(data)), told) == Reading(Quality.OK, value)
+
+
+def test_a_value_whose_scale_was_not_told_is_no_value() -> None:
+    found = read(PIDS[0x0B], reply(0x0B, b"\x80"), {0x4F: None})
+
+    assert (found.quality, found.value) == (Quality.ABSENT, None)
+    assert read(PIDS[0x0D], reply(0x0D, b"\x80"), {0x4F: None}).value == 128
 
 
 def test_a_sensor_that_is_not_used_for_trim_has_no_trim() -> None:
