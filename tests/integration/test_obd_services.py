@@ -165,6 +165,7 @@ async def test_events_tell_of_one_scan_in_their_order(emulator: StartEmulator) -
     assert (completed["adapter"], completed["phase"]) == ("left", "pre")
     assert completed["modules"][0]["name"] == "ECM-EngineControl"
     assert first.result["diff"] is None
+    assert VIN not in repr(first)
     assert second.events[-1] == ("scan.diff", second.result["diff"])
     assert [entry["code"] for entry in second.result["diff"]["remaining"]] == ["P0301"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nexus_agent.plugin import Progress
@@ -22,11 +22,11 @@ class Outcome:
 
     result: the data of `scan.completed`, with `diff` (None where there is nothing to compare with),
     `frames`, `readiness`, `calibrations`, `counters` and `tests`. events: (type, data) in their
-    order. scan: for the next comparison.
+    order. scan: for the next comparison. What names the car stays out of `repr`.
     """
 
-    result: dict[str, Any]
-    events: list[tuple[str, Any]]
+    result: dict[str, Any] = field(repr=False)
+    events: list[tuple[str, Any]] = field(repr=False)
     scan: Scan
 
 

@@ -1,6 +1,7 @@
 """What inspection programmes make of readiness monitors that are not complete.
 
-A verdict is on the readiness alone: lamp and codes are for others to judge.
+A verdict is on the readiness alone: lamp and codes are for others to judge. Since October 2025
+California's Bureau may ask more of models that it names; its lists are not in here.
 """
 
 from __future__ import annotations
