@@ -32,7 +32,7 @@ _MAKERS: Final = {
     "Cadillac": "1G6 1GY",
     "Chevrolet": "1G1 1GC 1GN 2G1 3GN",
     "Citroën": "VF7",
-    "Dodge": "1B3 2B3",
+    "Dodge": "1B3 1D4 2B3 2D4",
     "Ferrari": "ZFF",
     "Fiat": "ZFA",
     "Ford": "1FA 1FB 1FD 1FM 1FT 2FA 2FM 3FA WF0",
