@@ -19,7 +19,7 @@ from nexus_agent.plugin import Quality
 from nexus_agent.protocol import DICTIONARY, Stamp, Stream, encode_events, event_id
 from nexus_plugins.host.metrics import metrics
 from nexus_plugins.host.reading import Cpu, Reading, Space, Traffic
-from nexus_plugins.obd.pids import PIDS
+from nexus_plugins.obd.pids import PIDS, decode
 
 SIZE: Final = 8 * 1024
 SEED: Final = 20261123
@@ -117,14 +117,15 @@ def _of_the_agent(chance: random.Random) -> Iterator[_Event]:
 
 def _value(chance: random.Random, car: dict[str, str], ecu: str, number: int) -> dict[str, Any]:
     pid, known = PIDS[number], chance.random() < _SYNCED
+    what, reading = decode(pid, chance.randbytes(pid.length))[0]
     return {
         **car,
         "ecu": ecu,
         "pid": number,
-        "name": pid.name,
-        "value": pid.formula(chance.randbytes(pid.length)) if known else None,
-        "unit": pid.unit,
-        "quality": "ok" if known else chance.choice(_QUALITIES),
+        "name": what.name,
+        "value": reading.value if known else None,
+        "unit": what.unit,
+        "quality": reading.quality if known else chance.choice(_QUALITIES),
     }
 
 

@@ -110,11 +110,11 @@ class Proof:
         _same("the scan that the difference is for", diff["after"], scan["scan_id"])
         fixed = sorted(item["code"] for item in diff["fixed"])
         _same("fixed codes", fixed, ["P0300", "P0301", "U0123"])
-        _same("remaining codes", _codes(diff["remaining"]), [("P0420", ("permanent",))])
+        _same("remaining codes", _codes(diff["remaining"]), [])
+        _same("permanent codes", _codes(diff["permanent"]), [("P0420", ("permanent",))])
         _same("new codes", _codes(diff["new"]), [("P0171", ("pending",))])
         self._say(
-            f"{box.id}: cleared; fixed {', '.join(fixed)}; remaining permanent P0420; "
-            "new pending P0171"
+            f"{box.id}: cleared; fixed {', '.join(fixed)}; permanent P0420; new pending P0171"
         )
 
     async def other_scans(self) -> None:

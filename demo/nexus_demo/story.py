@@ -193,10 +193,13 @@ def _codes(dtcs: list[Any]) -> str:
 
 
 def _difference(diff: Any) -> str:
-    """Such as "fixed P0301, remaining none, new none"; there is none without an earlier scan."""
+    """Such as "fixed P0301, remaining none, permanent none, new none".
+
+    There is none without an earlier scan.
+    """
     if diff is None:
         return "there is no earlier scan to compare it with"
     return ", ".join(
         f"{word} {', '.join(item['code'] for item in diff[word]) or 'none'}"
-        for word in ("fixed", "remaining", "new")
+        for word in ("fixed", "remaining", "permanent", "new")
     )

@@ -25,7 +25,7 @@ ROUND = [
     r"bay-3: the adapter is gone; the console shows it lost",
     r"bay-3: the adapter is back; the console shows it connected",
     r"bay-1: a new ignition coil goes in, and the codes are cleared",
-    r"bay-1: the post-scan finds no codes; fixed P0301, remaining none, new none",
+    r"bay-1: the post-scan finds no codes; fixed P0301, remaining none, permanent none, new none",
 ]
 FIRST_OF_THE_NEXT = r"bay-1: the engine stumbles"
 
