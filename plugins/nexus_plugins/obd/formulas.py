@@ -41,7 +41,9 @@ def number(
 
     def formula(data: bytes) -> float:
         raw = int.from_bytes(data[at : at + size], "big", signed=signed)
-        return round(raw * scale / divisor + offset, digits)
+        # Whole numbers stay whole: an event is shorter by their ".0".
+        scaled = raw * scale if divisor == 1 else raw * scale / divisor
+        return round(scaled + offset, digits)
 
     return formula
 
