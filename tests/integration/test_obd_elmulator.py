@@ -22,9 +22,10 @@ from tests.integration.obd_cars import (
     supporting,
 )
 
-from nexus_agent.plugin import NoArgs, PluginError
+from nexus_agent.plugin import PluginError
 from nexus_agent.testing import MemoryState, RecordingContext, running
 from nexus_plugins.obd import ObdPlugin
+from nexus_plugins.obd.commands import AdapterArgs, ScanArgs
 from nexus_plugins.obd.settings import ObdSettings
 
 VIN = "1D4GP00R55B123450"
@@ -273,7 +274,7 @@ async def test_a_silent_adapter_is_told_once_within_its_deadline(emulator: Start
         await context.wait_for("adapter.state", within=1.0)
         await until(lambda: context.reports.count(context.reports[0]) >= 3)
         with pytest.raises(PluginError, match="No adapter is connected"):
-            await plugin.scan(NoArgs(), quiet)
+            await plugin.scan(ScanArgs(), quiet)
 
     assert states(context) == ["silent"]
 
@@ -334,7 +335,7 @@ async def test_where_nothing_listens_commands_fail_at_once_in_plain_words() -> N
     async with plugged(context) as plugin:
         await reach(context, "lost")
         with pytest.raises(PluginError) as failure:
-            await plugin.scan(NoArgs(), quiet)
+            await plugin.scan(ScanArgs(), quiet)
 
     assert str(failure.value) == (
         "No adapter is connected at socket://127.0.0.1:1: Connection refused."
@@ -387,7 +388,7 @@ async def test_without_a_vehicle_the_adapter_waits_for_one(emulator: StartEmulat
     async with plugged(context) as plugin:
         await reach(context, "no_vehicle")
         with pytest.raises(PluginError, match="No vehicle: no vehicle answers"):
-            await plugin.scan(NoArgs(), quiet)
+            await plugin.scan(ScanArgs(), quiet)
         await reach(context, "no_vehicle", "connected")
 
 
@@ -406,9 +407,9 @@ async def test_scan_clear_scan_tells_what_was_fixed(emulator: StartEmulator) -> 
 
     async with plugged(context) as plugin:
         await context.wait_for("telemetry.pid")
-        before = await plugin.scan(NoArgs(), quiet)
-        cleared = await plugin.clear(NoArgs(), quiet)
-        after = await plugin.scan(NoArgs(), quiet)
+        before = await plugin.scan(ScanArgs(), quiet)
+        cleared = await plugin.clear(AdapterArgs(), quiet)
+        after = await plugin.scan(ScanArgs(), quiet)
 
     assert before["dtcs"] == [
         {"code": "P0301", "kinds": ["stored"], "ecu": "7E8"},
@@ -461,7 +462,7 @@ async def test_a_scan_lists_modules_that_do_not_answer(emulator: StartEmulator) 
 
     async with plugged(context) as plugin:
         await context.wait_for("adapter.state")
-        result = await plugin.scan(NoArgs(), quiet)
+        result = await plugin.scan(ScanArgs(), quiet)
 
     assert {module["ecu"]: module["answers"] for module in result["modules"]}["7E9"] == {
         "stored": {"quality": "absent", "codes": [], "detail": "did not answer"},
@@ -486,14 +487,14 @@ async def test_codes_of_a_service_that_stays_silent_are_unknown_after_a_restart(
     context = context_for(adapter.port, state=state)
     async with plugged(context) as plugin:
         await context.wait_for("adapter.state")
-        before = await plugin.scan(NoArgs(), quiet)
+        before = await plugin.scan(ScanArgs(), quiet)
 
     late = says("03", *can("7E8", b"\x43\x00"), delay_ms=300)
     adapter = await emulator(car(late))
     context = context_for(adapter.port, state=state, timeout_s=0.2)
     async with plugged(context) as plugin:
         await context.wait_for("adapter.state")
-        after = await plugin.scan(NoArgs(), quiet)
+        after = await plugin.scan(ScanArgs(), quiet)
 
     assert after["diff"]["before"] == before["scan_id"]
     assert (after["diff"]["fixed"], after["dtcs"]) == ([], [])
@@ -522,7 +523,7 @@ async def test_a_scan_of_another_car_is_told_as_the_other_cars(emulator: StartEm
 
     async with plugged(context) as plugin:
         await context.wait_for("adapter.state")
-        result = await plugin.scan(NoArgs(), quiet)
+        result = await plugin.scan(ScanArgs(), quiet)
         await until(lambda: context.of("telemetry.pid")[-1]["vin"] == other)
 
     assert result["vin"] == other
@@ -542,7 +543,7 @@ async def test_a_car_that_came_while_the_engine_was_off_is_not_taken_for_the_las
 
     async with plugged(context) as plugin:
         await reach(context, "connected", "engine_off")
-        result = await plugin.scan(NoArgs(), quiet)
+        result = await plugin.scan(ScanArgs(), quiet)
 
     assert result["vin_quality"] == "absent"
     assert "vehicle_ref" not in result
@@ -555,7 +556,7 @@ async def test_a_refused_clear_fails_and_names_the_reason(emulator: StartEmulato
     async with plugged(context) as plugin:
         await context.wait_for("adapter.state")
         with pytest.raises(PluginError, match=r"7E8: NRC 0x22, conditions not correct"):
-            await plugin.clear(NoArgs(), quiet)
+            await plugin.clear(AdapterArgs(), quiet)
 
     (cleared,) = context.of("dtc.cleared")
     assert cleared["outcome"] == "refused"
@@ -570,7 +571,7 @@ async def test_an_adapter_that_breaks_during_a_scan_fails_the_command(
     async with plugged(context) as plugin:
         await context.wait_for("adapter.state")
         with pytest.raises(PluginError, match="closed by the adapter"):
-            await plugin.scan(NoArgs(), quiet)
+            await plugin.scan(ScanArgs(), quiet)
 
     assert context.of("scan.completed") == []
 

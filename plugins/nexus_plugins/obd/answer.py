@@ -20,6 +20,8 @@ UNKNOWN_ECU: Final = "unknown"
 """Name of whoever answers through an adapter that keeps headers to itself."""
 
 RESPONSE_PENDING: Final = 0x78
+_LIVE: Final = 0x01
+"""The one service that takes several PIDs in one request (SAE J1979 section 6.1)."""
 _NEGATIVE: Final = 0x7F
 
 NRC: Final = {
@@ -40,6 +42,7 @@ NRC: Final = {
 _STATUS: Final = {
     "NODATA": (Quality.ABSENT, "nobody answered"),
     "UNABLETOCONNECT": (Quality.ABSENT, "the adapter finds no vehicle"),
+    "NOTCONNECTED": (Quality.ABSENT, "the adapter finds no vehicle"),  # what some clones say
     "ERROR": (Quality.ABSENT, "the adapter cannot initialise the bus"),
     "CANERROR": (Quality.ABSENT, "the adapter cannot use the CAN bus"),
     "BUSERROR": (Quality.ABSENT, "the bus does not react"),
@@ -143,7 +146,7 @@ class _Reader:
     def __init__(self, request: str) -> None:
         asked = bytes.fromhex(request)
         self._service = asked[0]
-        self._positive = bytes([asked[0] + 0x40]) + asked[1:2]
+        self._positive = _positive(asked)
         self._heard: dict[str, _Heard] = {}
         self._can: set[str] = set()
         self._indexed: _Indexed | None = None
@@ -266,6 +269,14 @@ class _Indexed:
 
     def message(self) -> bytes | None:
         return _join(self._length, self._lines) if self._whole else None
+
+
+def _positive(asked: bytes) -> tuple[bytes, ...]:
+    """How a positive response to *asked* begins; that to several PIDs begins with any of them."""
+    service = bytes([asked[0] + 0x40])
+    if asked[0] == _LIVE and len(asked) > 1:
+        return tuple(service + bytes([pid]) for pid in asked[1:])
+    return (service + asked[1:2],)
 
 
 def _digits(line: str) -> str | None:

@@ -11,7 +11,8 @@ import re
 from typing import Final
 
 from nexus_agent.plugin import PluginError, Quality
-from nexus_plugins.obd import answer
+from nexus_plugins.obd import abilities, answer
+from nexus_plugins.obd.abilities import Abilities
 from nexus_plugins.obd.answer import Answer
 from nexus_plugins.obd.transport import Link, LinkError
 
@@ -79,6 +80,10 @@ class Elm327:
         self._failure: AdapterError | None = None
         self.version: str | None = None
         """How the adapter names itself, such as `ELM327 v1.5`."""
+        self.abilities = Abilities()
+        """What `find_abilities` found."""
+        self.latency_s = 0.0
+        """From the last request of `ask` to the end of its answer."""
 
     async def set_up(self) -> None:
         """Reset the adapter and bring it into the state that `ask` needs. Raises AdapterError."""
@@ -87,8 +92,25 @@ class Elm327:
             await self._regain_step()
             for command in _SET_UP:
                 text = await self._command(command)
-            if "OK" not in text:
+            if "OK" not in text.upper():
                 raise self._fail(AdapterSilentError("it does not understand ATSP0: no ELM327?"))
+            self.abilities = Abilities(claims=self.version)
+
+    async def find_abilities(self) -> None:
+        """Try what the adapter should be able to do. Raises AdapterError where that silences it."""
+        self.abilities = await abilities.probe(self.version, self._try)
+
+    async def _try(self, command: str) -> list[str] | None:
+        """What the adapter itself says to *command*; None where it says nothing in time."""
+        async with self._turn:
+            if not self._in_step:
+                await self._regain_step()
+            text = await self._exchange(command)
+            if text is None:
+                await self._regain_step()
+                return None
+            self._in_step = True
+            return answer.lines_of(text, command)
 
     async def ask(self, request: str) -> Answer:
         """What the vehicle says to *request*, upper-case hex such as `010C`.
@@ -96,10 +118,13 @@ class Elm327:
         An answer that is late is absent and never becomes another request's. Raises AdapterError
         where the adapter itself is gone.
         """
+        loop = asyncio.get_running_loop()
         async with self._turn:
             if not self._in_step:
                 await self._regain_step()
+            begun = loop.time()
             text = await self._exchange(request)
+            self.latency_s = loop.time() - begun
             if text is None:
                 missing = self._missing(request)
                 await self._regain_step()
@@ -164,7 +189,7 @@ class Elm327:
         self._in_step = False
         self._link.discard()
         try:
-            self._link.write(request.encode("ascii") + b"\r")
+            await self._link.write(request.encode("ascii") + b"\r")
             return await self._read_text()
         except LinkError as error:
             raise self._fail(AdapterLostError(str(error))) from None
@@ -196,7 +221,7 @@ class Elm327:
         loop = asyncio.get_running_loop()
         try:
             for attempt in range(_MARKER_TRIES):
-                self._link.write(_MARKER.encode("ascii") + b"\r")
+                await self._link.write(_MARKER.encode("ascii") + b"\r")
                 until = loop.time() + self._timeout_s / _MARKER_TRIES
                 while (raw := await self._read_before(until)) is not None:
                     if answer.lines_of(_decode(raw), _MARKER)[-1:] != ["OK"]:

@@ -1,4 +1,4 @@
-"""The way to an adapter: TCP or a serial device, as one asyncio protocol with a bounded buffer."""
+"""The way to an adapter: TCP, a serial device or BLE, as one protocol with a bounded buffer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,6 +15,9 @@ from nexus_agent.plugin import FatalError, PluginError
 
 MAX_BUFFER: Final = 64 * 1024
 """Most bytes kept unread; an answer of eight control units with 255 codes each is a third of it."""
+
+
+BLE: Final = "ble://"
 
 
 class LinkError(PluginError):
@@ -51,7 +56,7 @@ class Link(asyncio.Protocol):
         self.stirred.set()
         self._news.set()
 
-    def write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         """Send *data*; LinkError if the link is gone."""
         if self.lost or self._transport is None or self._transport.is_closing():
             raise LinkError("the connection is closed")
@@ -94,6 +99,26 @@ class Link(asyncio.Protocol):
         self.lost = True
         self.stirred.set()
         self._news.set()
+
+
+@asynccontextmanager
+async def opened(port: str, *, baudrate: int, within_s: float) -> AsyncIterator[Link]:
+    """An open way to the adapter at *port* until the block ends.
+
+    port: `socket://host:port`, a device path, or `ble://` and an address or a name. Raises
+    LinkError in plain words where it cannot be opened, FatalError where an extra is missing.
+    """
+    if port.startswith(BLE):
+        from nexus_plugins.obd import ble
+
+        async with ble.opened(port.removeprefix(BLE), within_s=within_s) as link:
+            yield link
+        return
+    link = await connect(port, baudrate=baudrate, within_s=within_s)
+    try:
+        yield link
+    finally:
+        link.close()
 
 
 async def connect(port: str, *, baudrate: int, within_s: float) -> Link:

@@ -1,0 +1,106 @@
+"""What the plugin's commands do at one adapter."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from nexus_agent.plugin import Context, PluginError, Progress, Quality, Stream
+from nexus_plugins.obd import scan
+from nexus_plugins.obd.elm327 import Elm327
+from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS
+from nexus_plugins.obd.poller import engine
+from nexus_plugins.obd.scan import Scan
+from nexus_plugins.obd.session import Session
+from nexus_plugins.obd.settings import ObdSettings
+from nexus_plugins.obd.vehicle import Vehicle, read_vin
+
+_IGNITION: Final = "codes are cleared with the ignition on and the engine off"
+
+
+class AdapterArgs(BaseModel):
+    """Arguments of a command that goes to one adapter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    adapter: str | None = None
+    """Its name in the settings; may be missing where there is only one."""
+
+
+class ScanArgs(AdapterArgs):
+    """Arguments of `obd.scan`."""
+
+    phase: Literal["pre", "post"] | None = None
+    """Before or after a repair."""
+
+
+async def read_codes(
+    session: Session, args: ScanArgs, context: Context[ObdSettings], progress: Progress
+) -> dict[str, Any]:
+    """`obd.scan`. Raises PluginError."""
+    elm = session.adapter()
+    vehicle = await session.present(progress)
+    progress("reading the VIN")
+    number, _ecu = await read_vin(elm)
+    if number.quality is Quality.OK and number.number != vehicle.vin.number:
+        # Another car than before, or one that has only now told who it is.
+        vehicle = await session.present_anew(progress)
+    car, scan_id = await session.name_of(vehicle), scan.new_id()
+    about = {"adapter": session.name} | ({} if args.phase is None else {"phase": args.phase})
+    started = {"scan_id": scan_id, **car, **about, "reason": "command"}
+    await context.emit("scan.started", started)
+    key = f"scan/{car['vehicle_ref']}" if car else None
+    stored = None if key is None else await context.state.get(key)
+    previous = None if stored is None else Scan.from_state(stored)
+    found = await scan.read(elm, scan_id, vehicle.supported, previous, progress)
+    result, events = scan.events_of(found, previous, number.quality, car)
+    await context.emit_many(events, stream=Stream.EVENT)
+    if key is not None and found.answered:
+        await context.state.set(key, found.to_state())
+    return result
+
+
+async def clear_codes(
+    session: Session, context: Context[ObdSettings], progress: Progress
+) -> dict[str, Any]:
+    """`obd.clear`. Raises PluginError; nothing is ordered unless the engine is known to stand."""
+    elm = session.adapter()
+    vehicle = await session.present(progress)
+    progress("reading the engine speed")
+    await _check_engine(elm, vehicle)
+    progress("clearing")
+    answer = await elm.ask(scan.CLEAR)
+    car = await session.name_of(vehicle)
+    data = {**scan.cleared(answer, vehicle.supported, car), "adapter": session.name}
+    await context.emit("dtc.cleared", data)
+    if data["outcome"] is Quality.OK:
+        return data
+    said = [f"{e['ecu']}: {e['detail']}" for e in data["ecus"] if e["detail"]]
+    raise PluginError(
+        f"Trouble codes are not cleared ({data['outcome']}): {'; '.join(said) or answer.detail}."
+    )
+
+
+async def _check_engine(elm: Elm327, vehicle: Vehicle) -> None:
+    """Raise PluginError unless the engine stands.
+
+    SAE J1979 section 6.4: control units respond to service 04 with the ignition on and the engine
+    not running; some do it at other times too, and a running engine then loses what it has learnt.
+    """
+    if ENGINE_SPEED not in vehicle.all_pids:
+        raise PluginError(
+            f"Nothing was cleared: the vehicle has no engine speed to tell, and {_IGNITION}."
+        )
+    answer = await elm.ask(PIDS[ENGINE_SPEED].request)
+    _, speed = engine(answer)
+    if speed is None:
+        why = "; ".join(f"{reply.ecu}: {reply.detail}" for reply in answer.replies)
+        raise PluginError(
+            f"Nothing was cleared: whether the engine runs cannot be told "
+            f"({why or answer.detail}), and {_IGNITION}."
+        )
+    if speed > 0:
+        raise PluginError(
+            f"Nothing was cleared: the engine runs at {speed:.0f} rpm, and {_IGNITION}."
+        )

@@ -1,0 +1,273 @@
+"""Live values: which are asked for when, and what is told of their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from nexus_agent.plugin import Context, EmitError, Quality
+from nexus_plugins.obd import batch, pids
+from nexus_plugins.obd.answer import UNKNOWN_ECU, Answer
+from nexus_plugins.obd.elm327 import Elm327
+from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS, Pid, Reading
+from nexus_plugins.obd.rates import Rates
+from nexus_plugins.obd.schedule import Schedule
+from nexus_plugins.obd.settings import AdapterSettings, ObdSettings
+from nexus_plugins.obd.vehicle import Vehicle
+
+REPEAT_S: Final = 60.0
+"""A value that stays absent, refused or malformed is told again this often, not every time."""
+RATES_S: Final = 60.0
+"""How often `adapter.rates` is told."""
+
+_GLANCE_S: Final = 0.5
+"""Settings that change while it rests are seen this soon."""
+_ANYBODY: Final = 0x00
+"""The PID that every vehicle has (SAE J1979 appendix A)."""
+_CAN: Final = ("ISO 15765-4",)
+
+
+async def rest(
+    elm: Elm327,
+    since: float,
+    seconds: Callable[[AdapterSettings], float],
+    settings: Callable[[], AdapterSettings],
+) -> None:
+    """Until so many *seconds* after *since*, as the settings of each moment have it, or news."""
+    loop = asyncio.get_running_loop()
+    while (left := since + seconds(settings()) - loop.time()) > 0:
+        if await elm.rest(min(left, _GLANCE_S)):
+            return
+
+
+class Poller:
+    """Reads the live values of one vehicle through one adapter."""
+
+    def __init__(
+        self,
+        adapter: str,
+        elm: Elm327,
+        vehicle: Vehicle,
+        car: Mapping[str, str],
+        context: Context[ObdSettings],
+        settings: Callable[[], AdapterSettings],
+    ) -> None:
+        self._adapter = adapter
+        self._elm = elm
+        self._vehicle = vehicle
+        self._car = car
+        self._context = context
+        self._settings = settings
+        self._schedule = Schedule()
+        self._rates = Rates(asyncio.get_running_loop().time())
+        self._told_bad: dict[tuple[str, int], tuple[Quality, float]] = {}
+        self._dropping = False
+        self._alone: set[int] = set()
+        self._together = 0
+        self._alive = self._answered = self._rates.since
+
+    async def run(self, goes_on: Callable[[], bool], report: Callable[[str], None]) -> str | None:
+        """Read until the engine is off, and say why; None once *goes_on* says no.
+
+        Once a minute the rates are told, and in a few words to *report*.
+        """
+        while goes_on():
+            await self.turn()
+            if (why := self._stands()) is not None:
+                return why
+            self._tell_rates(report)
+            await self._rest()
+        return None
+
+    async def turn(self) -> None:
+        """Ask one question, if any is due."""
+        settings = self._settings()
+        intervals = self._intervals(settings)
+        due = self._schedule.due(asyncio.get_running_loop().time(), intervals)
+        if due:
+            await self._read(due, intervals, settings)
+
+    @property
+    def batch(self) -> int | None:
+        """How many values the adapter takes in one question; None until that was tried."""
+        if self._together:
+            return self._together
+        return 1 if self._alone or not self._can_batch() else None
+
+    def _intervals(self, settings: AdapterSettings) -> dict[int, float]:
+        """PID → s, of what the vehicle supports, and of what tells whether its engine runs."""
+        known = self._vehicle.all_pids
+        intervals = {pid: settings.interval_of(pid) for pid in settings.pids if pid in known}
+        if ENGINE_SPEED in known:
+            intervals.setdefault(ENGINE_SPEED, settings.interval_s)
+        return intervals or {_ANYBODY: settings.interval_s}
+
+    async def _rest(self) -> None:
+        now = asyncio.get_running_loop().time()
+        until = self._schedule.next()
+        if until is not None and until > now:
+            await self._elm.rest(min(until - now, _GLANCE_S))
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def _read(
+        self, due: Sequence[int], intervals: Mapping[int, float], settings: AdapterSettings
+    ) -> None:
+        """Ask one question for what is most urgent, and for what can go with it."""
+        now = asyncio.get_running_loop().time()
+        asked = self._group(due) if settings.batch else due[:1]
+        for pid in asked:
+            self._schedule.asked(pid, now, intervals[pid])
+        if len(asked) > 1:
+            asked = await self._read_together(asked)
+        for pid in asked:
+            self._take(pid, await self._ask(batch.request([pid])))
+
+    def _group(self, due: Sequence[int]) -> Sequence[int]:
+        if due[0] in self._alone or not self._can_batch():
+            return due[:1]
+        return [pid for pid in due if pid in PIDS and pid not in self._alone][: batch.MOST]
+
+    def _can_batch(self) -> bool:
+        protocol = self._vehicle.protocol or ""
+        return protocol.startswith(_CAN) and UNKNOWN_ECU not in self._vehicle.supported
+
+    async def _read_together(self, asked: Sequence[int]) -> Sequence[int]:
+        """Ask for all of them at once; return those that must be asked for one by one.
+
+        Only a value that all who have it told counts. What else an answer says cannot be told to
+        be the vehicle's or the adapter's doing, so it is never a finding about the value.
+        """
+        answer = await self._ask(batch.request(asked))
+        parts = batch.split(answer, {pid: PIDS[pid].length for pid in asked})
+        told = [pid for pid in asked if self._all_told(pid, parts[pid])]
+        missing = [pid for pid in asked if pid not in told]
+        if answer.replies or not self._together:
+            # Whoever has worked before and is silent now is silent for another reason.
+            self._alone.update(missing)
+        if told:
+            self._together = max(self._together, len(told))
+        for pid in told:
+            self._take(pid, parts[pid])
+        return missing
+
+    def _all_told(self, pid: int, answer: Answer) -> bool:
+        ecus = [reply.ecu for reply in answer.replies]
+        return set(self._vehicle.supporters(pid)) <= set(ecus) and all(
+            reply.quality is Quality.OK for reply in answer.replies
+        )
+
+    async def _ask(self, request: str) -> Answer:
+        answer = await self._elm.ask(request)
+        self._rates.asked(self._elm.latency_s if answer.replies else None)
+        return answer
+
+    # -- what the answers say --------------------------------------------------------------------
+
+    def _take(self, pid: int, answer: Answer) -> None:
+        """Tell the value, and see what it says about the engine."""
+        now = asyncio.get_running_loop().time()
+        if answer.replies:
+            self._rates.read(pid, now)
+            self._answered = now
+        if pid == ENGINE_SPEED:
+            runs, _ = engine(answer)
+        else:
+            runs = bool(answer.replies) and ENGINE_SPEED not in self._vehicle.all_pids
+        if runs:
+            self._alive = now
+        if pid in self._settings().pids:
+            self._tell_values(PIDS[pid], answer)
+
+    def _stands(self) -> str | None:
+        """Why polling is to stop; None where it is not."""
+        now, longest = asyncio.get_running_loop().time(), self._settings().idle_after_s
+        if now - self._alive < longest:
+            return None
+        silent = now - self._answered > longest / 2
+        what = "the vehicle does not answer" if silent else "the engine stands still"
+        return f"{what} since {now - self._alive:.0f} s"
+
+    def _tell_values(self, pid: Pid, answer: Answer) -> None:
+        """One event for each control unit that answered or should have."""
+        ecus = {*self._vehicle.supporters(pid.number), *(reply.ecu for reply in answer.replies)}
+        for ecu in sorted(ecus):
+            reading = pids.read(pid, answer.of(ecu))
+            if self._worth_telling(ecu, pid, reading):
+                self._hand_over(ecu, pid, reading)
+
+    def _worth_telling(self, ecu: str, pid: Pid, reading: Reading) -> bool:
+        key, now = (ecu, pid.number), asyncio.get_running_loop().time()
+        if reading.quality is Quality.OK:
+            self._told_bad.pop(key, None)
+            return True
+        quality, told = self._told_bad.get(key, (Quality.OK, now))
+        if quality is reading.quality and now - told < REPEAT_S:
+            return False
+        self._told_bad[key] = (reading.quality, now)
+        return True
+
+    def _hand_over(self, ecu: str, pid: Pid, reading: Reading) -> None:
+        data = {
+            **self._car,
+            "adapter": self._adapter,
+            "ecu": ecu,
+            "pid": pid.number,
+            "name": pid.name,
+            "value": reading.value,
+            "unit": pid.unit,
+            "quality": reading.quality,
+        }
+        if reading.detail is not None:
+            data["detail"] = reading.detail
+        self._tell("telemetry.pid", data)
+
+    def _tell_rates(self, report: Callable[[str], None]) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._rates.since < RATES_S:
+            return
+        intervals = self._intervals(self._settings())
+        wanted = {pid: (PIDS[pid].name, s) for pid, s in intervals.items() if pid in PIDS}
+        document = self._rates.document(self._adapter, now, wanted)
+        report(_summary(document))
+        self._tell("adapter.rates", document)
+        self._rates = Rates(now)
+
+    def _tell(self, event: str, data: dict[str, Any]) -> None:
+        try:
+            self._context.hand_over(event, data)
+        except EmitError as error:
+            if not self._dropping:
+                self._context.log.warning("live values are not taken", reason=str(error))
+            self._dropping = True
+        else:
+            self._dropping = False
+
+
+def engine(answer: Answer) -> tuple[bool, float | None]:
+    """Whether the engine runs, and its speed in rpm, by the answer about it.
+
+    Of several control units the fastest counts. Where nobody tells a speed, their answering must
+    do: the speed is None then.
+    """
+    speeds = [pids.read(PIDS[ENGINE_SPEED], reply) for reply in answer.replies]
+    known = [speed.value for speed in speeds if speed.value is not None]
+    if known:
+        return max(known) > 0, max(known)
+    return any(speed.quality is not Quality.ABSENT for speed in speeds), None
+
+
+async def look(elm: Elm327, vehicle: Vehicle) -> bool:
+    """Ask one question and tell from it whether the engine runs."""
+    if ENGINE_SPEED not in vehicle.all_pids:
+        return bool((await elm.ask(batch.request([_ANYBODY]))).replies)
+    return engine(await elm.ask(PIDS[ENGINE_SPEED].request))[0]
+
+
+def _summary(rates: Mapping[str, Any]) -> str:
+    """The rates in a few words, for people."""
+    text = f"{rates['questions'] / rates['seconds']:.1f} questions/s"
+    if rates["latency_p50"] is None:
+        return f"{text}, none answered"
+    return f"{text}, answered in {rates['latency_p50']:.0f} ms, 95 % in {rates['latency_p95']:.0f}"
