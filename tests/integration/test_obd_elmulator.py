@@ -51,6 +51,8 @@ CAR: list[Entry] = [
     says("0A", *can("7E8", b"\x4a\x00")),
     says("04", *can("7E8", b"\x44")),
 ]
+STANDING = says("010C", *can("7E8", b"\x41\x0c\x00\x00"))
+"""The engine is off, as a clear needs it."""
 
 
 def car(*changed: Entry) -> list[Entry]:
@@ -119,6 +121,7 @@ async def test_a_car_is_identified_and_polled(emulator: StartEmulator) -> None:
         {
             "vehicle_ref": f"test-{VIN}",
             "vin": VIN,
+            "adapter": adapter.port,
             "ecu": "7E8",
             "ecus": ["7E8"],
             "protocol": "ISO 15765-4, 11 bit, 500 kbit/s",
@@ -131,6 +134,7 @@ async def test_a_car_is_identified_and_polled(emulator: StartEmulator) -> None:
     assert telemetry(context, "engine_speed")[0] == {
         "vehicle_ref": f"test-{VIN}",
         "vin": VIN,
+        "adapter": adapter.port,
         "ecu": "7E8",
         "pid": 12,
         "name": "engine_speed",
@@ -401,6 +405,7 @@ async def test_scan_clear_scan_tells_what_was_fixed(emulator: StartEmulator) -> 
             says("03", *can("7E8", bytes.fromhex("4303 0301 0420 C123"))),
             says("03", *can("7E8", bytes.fromhex("4301 0171"))),
             says("0A", *can("7E8", bytes.fromhex("4A01 0420"))),
+            STANDING,
         )
     )
     context = context_for(adapter.port)
@@ -550,7 +555,7 @@ async def test_a_car_that_came_while_the_engine_was_off_is_not_taken_for_the_las
 
 
 async def test_a_refused_clear_fails_and_names_the_reason(emulator: StartEmulator) -> None:
-    adapter = await emulator(car(says("04", "7E8 03 7F 04 22")))
+    adapter = await emulator(car(says("04", "7E8 03 7F 04 22"), STANDING))
     context = context_for(adapter.port)
 
     async with plugged(context) as plugin:

@@ -65,7 +65,19 @@ class Poller:
         self._dropping = False
         self._alone: set[int] = set()
         self._together = 0
-        self._alive = self._answered = self._rates.since
+        self._alive = self._looked = self._answered = self._rates.since
+
+    async def try_batch(self) -> int | None:
+        """Find out how many values the adapter and the vehicle take in one question.
+
+        None where there are no two values to try it with.
+        """
+        settings = self._settings()
+        asked = self._group(list(self._intervals(settings))) if settings.batch else ()
+        if len(asked) > 1:
+            await self._ask_together(asked)
+            return max(self._together, 1)
+        return None if self._can_batch() else 1
 
     async def run(self, goes_on: Callable[[], bool], report: Callable[[str], None]) -> str | None:
         """Read until the engine is off, and say why; None once *goes_on* says no.
@@ -88,13 +100,6 @@ class Poller:
         if due:
             await self._read(due, intervals, settings)
 
-    @property
-    def batch(self) -> int | None:
-        """How many values the adapter takes in one question; None until that was tried."""
-        if self._together:
-            return self._together
-        return 1 if self._alone or not self._can_batch() else None
-
     def _intervals(self, settings: AdapterSettings) -> dict[int, float]:
         """PID → s, of what the vehicle supports, and of what tells whether its engine runs."""
         known = self._vehicle.all_pids
@@ -114,7 +119,7 @@ class Poller:
     async def _read(
         self, due: Sequence[int], intervals: Mapping[int, float], settings: AdapterSettings
     ) -> None:
-        """Ask one question for what is most urgent, and for what can go with it."""
+        """Ask one question for what is due longest, and for what can go with it."""
         now = asyncio.get_running_loop().time()
         asked = self._group(due) if settings.batch else due[:1]
         for pid in asked:
@@ -125,32 +130,35 @@ class Poller:
             self._take(pid, await self._ask(batch.request([pid])))
 
     def _group(self, due: Sequence[int]) -> Sequence[int]:
-        if due[0] in self._alone or not self._can_batch():
+        if due[0] in self._alone | {_ANYBODY} or not self._can_batch():
             return due[:1]
-        return [pid for pid in due if pid in PIDS and pid not in self._alone][: batch.MOST]
+        return [pid for pid in due if pid not in self._alone][: batch.MOST]
 
     def _can_batch(self) -> bool:
         protocol = self._vehicle.protocol or ""
         return protocol.startswith(_CAN) and UNKNOWN_ECU not in self._vehicle.supported
 
     async def _read_together(self, asked: Sequence[int]) -> Sequence[int]:
-        """Ask for all of them at once; return those that must be asked for one by one.
+        """Ask for all of them at once; return those that must be asked for one by one."""
+        told = await self._ask_together(asked)
+        for pid, answer in told.items():
+            self._take(pid, answer)
+        return [pid for pid in asked if pid not in told]
 
-        Only a value that all who have it told counts. What else an answer says cannot be told to
-        be the vehicle's or the adapter's doing, so it is never a finding about the value.
+    async def _ask_together(self, asked: Sequence[int]) -> dict[int, Answer]:
+        """PID → the answer, of those that all who have the value have told.
+
+        What else an answer says cannot be told to be the vehicle's or the adapter's doing, so it is
+        never a finding about a value: that is asked for alone, now and from now on.
         """
         answer = await self._ask(batch.request(asked))
         parts = batch.split(answer, {pid: PIDS[pid].length for pid in asked})
-        told = [pid for pid in asked if self._all_told(pid, parts[pid])]
-        missing = [pid for pid in asked if pid not in told]
+        told = {pid: part for pid, part in parts.items() if self._all_told(pid, part)}
         if answer.replies or not self._together:
             # Whoever has worked before and is silent now is silent for another reason.
-            self._alone.update(missing)
-        if told:
-            self._together = max(self._together, len(told))
-        for pid in told:
-            self._take(pid, parts[pid])
-        return missing
+            self._alone.update(parts.keys() - told.keys())
+        self._together = max(self._together, len(told))
+        return told
 
     def _all_told(self, pid: int, answer: Answer) -> bool:
         ecus = [reply.ecu for reply in answer.replies]
@@ -171,23 +179,21 @@ class Poller:
         if answer.replies:
             self._rates.read(pid, now)
             self._answered = now
-        if pid == ENGINE_SPEED:
-            runs, _ = engine(answer)
-        else:
-            runs = bool(answer.replies) and ENGINE_SPEED not in self._vehicle.all_pids
-        if runs:
-            self._alive = now
+        if pid == ENGINE_SPEED or ENGINE_SPEED not in self._vehicle.all_pids:
+            runs = engine(answer)[0] if pid == ENGINE_SPEED else bool(answer.replies)
+            self._looked = now
+            self._alive = now if runs else self._alive
         if pid in self._settings().pids:
             self._tell_values(PIDS[pid], answer)
 
     def _stands(self) -> str | None:
         """Why polling is to stop; None where it is not."""
-        now, longest = asyncio.get_running_loop().time(), self._settings().idle_after_s
-        if now - self._alive < longest:
+        idle, longest = self._looked - self._alive, self._settings().idle_after_s
+        if idle < longest:
             return None
-        silent = now - self._answered > longest / 2
+        silent = self._looked - self._answered > longest / 2
         what = "the vehicle does not answer" if silent else "the engine stands still"
-        return f"{what} since {now - self._alive:.0f} s"
+        return f"{what} since {idle:.0f} s"
 
     def _tell_values(self, pid: Pid, answer: Answer) -> None:
         """One event for each control unit that answered or should have."""

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 
 
 class Schedule:
-    """Of what is due, what is nearest to being due again comes first.
+    """What has been due longest comes first.
 
-    So fast values stay fast on a bus that is too slow for all of them, and slow ones still get
-    their turn once they have waited for their own interval. What is late is read late, once: the
-    times that were missed are not made up for.
+    What is late is read late, once: the times that were missed are not made up for. So where a bus
+    is too slow for all of them, fast values take turns, and a slow one waits for one round at most.
     """
 
     def __init__(self) -> None:
         self._due: dict[int, float] = {}
 
     def due(self, now: float, intervals: Mapping[int, float]) -> list[int]:
-        """The PIDs of *intervals* (PID → s) that are due, the most urgent first.
+        """The PIDs of *intervals* (PID → s) that are due, what has been due longest first.
 
         One that is new is due at once.
         """
@@ -26,8 +25,8 @@ class Schedule:
         for pid, interval in intervals.items():
             # An interval that was made shorter counts from now on, not after the old one.
             self._due[pid] = min(self._due.get(pid, now), now + interval)
-        waiting = [pid for pid, when in self._due.items() if when <= now]
-        return sorted(waiting, key=lambda pid: self._due[pid] + intervals[pid])
+        waiting = [pid for pid in intervals if self._due[pid] <= now]
+        return sorted(waiting, key=lambda pid: self._due[pid])
 
     def asked(self, pid: int, now: float, interval: float) -> None:
         """Note that *pid*, which was due, has been asked for at *now*."""

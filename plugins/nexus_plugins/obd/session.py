@@ -158,9 +158,9 @@ class Session:
         """Read live values until the engine is off, and say why; None if the vehicle changed."""
         car = await self.name_of(vehicle)
         poller = Poller(self.name, elm, vehicle, car, self._context, self._settings)
-        await poller.turn()
+        headers = UNKNOWN_ECU not in vehicle.supported
         elm.abilities = elm.abilities.model_copy(
-            update={"headers": UNKNOWN_ECU not in vehicle.supported, "batch": poller.batch}
+            update={"headers": headers, "batch": await poller.try_batch()}
         )
         known = f"{', '.join(vehicle.supported)}; reading every {self._settings().interval_s:g} s"
         await self._tell_state(
