@@ -247,8 +247,8 @@ class Plugin(ABC, Generic[S]):
     data, which every event is then held to; what is not here and not in the catalogue is refused.
     """
     devices: ClassVar[tuple[str, ...]] = ()
-    """Names of the settings that say which devices and folders it opens. A plugin in a process of
-    its own can open the paths in its settings, and hardly any others."""
+    """Names of the settings, or of keys in them, that say which devices and folders it opens.
+    A plugin in a process of its own can open the paths in its settings, and hardly any others."""
     settings_model: ClassVar[type[Settings]] = Settings
     live: ClassVar[frozenset[str]] = frozenset()
     """Names of settings that may change while it runs, since it reads them where it uses them.

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import asdict
 from functools import wraps
@@ -354,8 +362,17 @@ def _plugin(item: Supervised) -> dict[str, Any]:
 
 def _opened(item: Supervised) -> list[str]:
     """What the settings have it open."""
-    said, keys = item.description, item.section.keys
-    return [str(keys[name]) for name in said.devices if name in keys] if said else []
+    said = item.description
+    return list(_named(item.section.keys, said.devices)) if said else []
+
+
+def _named(keys: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    """The values of the keys called *names*, in the tables among *keys* too."""
+    for key, value in keys.items():
+        if isinstance(value, dict):
+            yield from _named(value, names)
+        elif key in names:
+            yield str(value)
 
 
 def _oldest(waiting: list[StreamStatus]) -> int | None:

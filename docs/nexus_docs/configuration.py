@@ -112,8 +112,8 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in arguments)
-    if origin is tuple:
-        return f"list of: {_kind(arguments[0], field)}"
+    if origin in {tuple, dict}:
+        return "table" if origin is dict else f"list of: {_kind(arguments[0], field)}"
     if origin is Annotated or isinstance(annotation, UnionType):
         inner = arguments[:1] if origin is Annotated else arguments
         [kind] = (argument for argument in inner if argument is not NoneType)
@@ -142,7 +142,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be given"
     if field.default_factory is not None:
-        return "default: see above"
+        return "default: empty" if field.default_factory is dict else "default: see above"
     match field.default:
         case None:
             return "default: none"

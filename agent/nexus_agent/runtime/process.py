@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -335,11 +335,19 @@ def granted(keys: Mapping[str, Any], private: tuple[Path, ...]) -> list[str]:
     Not the agent's own places, and none above them.
     """
     found: list[str] = []
-    for value in keys.values():
-        for text in value if isinstance(value, list) else [value]:
-            if not isinstance(text, str) or not text.startswith("/"):
-                continue
-            path = Path(text).resolve()
-            if not any(path in (own, *own.parents) or own in path.parents for own in private):
-                found.append(str(path))
+    for text in _texts(list(keys.values())):
+        if not text.startswith("/"):
+            continue
+        path = Path(text).resolve()
+        if not any(path in (own, *own.parents) or own in path.parents for own in private):
+            found.append(str(path))
     return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in *value*, however deep in lists and tables."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)

@@ -166,6 +166,16 @@ async def test_it_opens_what_its_settings_name_and_no_secrets(tmp_path: Path) ->
         }
 
 
+def test_paths_in_tables_of_settings_are_granted_too() -> None:
+    keys = {
+        "port": "/dev/ttyUSB0",
+        "adapters": {"one": {"port": "/dev/ttyUSB1", "baudrate": 9600}},
+        "folders": [{"path": "/srv/reports"}, "/var/lib/nexus/secret"],
+    }
+    paths = process.granted(keys, (Path("/var/lib/nexus"),))
+    assert paths == ["/dev/ttyUSB0", "/dev/ttyUSB1", "/srv/reports"]
+
+
 async def test_it_signals_nobody() -> None:
     async with supervised(NEIGHBOUR, hostile("kill")) as stage:
         await stage.until(lambda: len(stage.sink.of("hostile")) == 2)
