@@ -39,7 +39,7 @@ class ObdPlugin(Plugin[ObdSettings]):
         "scan.diff",
         "dtc.cleared",
     )
-    devices = ("port", "adapters")
+    devices = ("port",)
     settings_model = ObdSettings
     live = frozenset(
         {
