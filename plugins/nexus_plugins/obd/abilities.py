@@ -63,7 +63,7 @@ async def probe(claimed: str | None, tried: Tried) -> Abilities:
             lacks.append(command)
     version = _version_of(claimed)
     return Abilities(
-        claims=", ".join(filter(None, (claimed, stn))) or None,
+        claims=", ".join(filter(None, (claimed, stn and stn.replace(" V", " v")))) or None,
         genuine=None if version is None else version in _MADE and not lacks,
         lacks=tuple(lacks),
         voltage=voltage,

@@ -81,7 +81,7 @@ async def opened(
 
     Raises LinkError, and FatalError where bleak is not installed.
     """
-    radio = radio or _bleak()
+    radio = radio or bleak_radio()
     link = BleLink(radio, within_s)
     try:
         await link.open(target)
@@ -168,7 +168,8 @@ class BleLink(Link):
             raise LinkError(f"Bluetooth: {error}") from None
 
 
-def _bleak() -> Radio:
+def bleak_radio() -> Radio:
+    """The machine's own radio. Raises FatalError where bleak is not installed."""
     try:
         import bleak
         from bleak.exc import BleakError

@@ -102,5 +102,5 @@ async def _check_engine(elm: Elm327, vehicle: Vehicle) -> None:
         )
     if speed > 0:
         raise PluginError(
-            f"Nothing was cleared: the engine runs at {speed:.0f} rpm, and {_IGNITION}."
+            f"Nothing was cleared: the engine runs at {speed:g} rpm, and {_IGNITION}."
         )
