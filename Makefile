@@ -118,7 +118,8 @@ soak: $(READY) ## Live with random faults for HOURS and see that nothing is lost
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
-		--extra obd --extra console --extra postgresql --extra demo --extra docs --extra dev
+		--extra obd --extra ble --extra console --extra postgresql --extra demo --extra docs \
+		--extra dev
 	@$(COMPILE_ALONE) requirements/node.in --output-file requirements/node.txt
 	@$(COMPILE_ALONE) requirements/peers.in --output-file requirements/peers.txt
 	@$(COMPILE_ALONE) requirements/release.in --output-file requirements/release.txt
