@@ -3,7 +3,7 @@
 elmulator's engine answers; this adds what makes a car of a script. Its memory is one for all
 connections, the trouble codes change when they are cleared and not when they are read, and live
 values go round instead of standing still at the last one. With `--memory FILE` that file has the
-trouble codes instead of the scenario.
+trouble codes instead of the scenario. While the file of `--engine-off` is there, the engine stands.
 """
 
 from __future__ import annotations
@@ -22,15 +22,20 @@ from nexus_demo.memory import CLEAR, SERVICES, STATUS, Memory
 MEMORY: Final = frozenset({*SERVICES, STATUS})
 """What a clear changes (SAE J1979): stored, pending and permanent codes, the monitor status."""
 
+_ENGINE_SPEED: Final = "010C"
+_STANDING: Final = "7E8 04 41 0C 00 00"
+
 _MEMORY_S: Final = 0.01
 """How long a control unit takes to look into its memory."""
 _LINE_END: Final = re.compile(rb"[\r\n]")
 
 
 class Car:
-    """A scenario with a memory."""
+    """A scenario with a memory, whose engine stands while the file *engine_off* is there."""
 
-    def __init__(self, scenario: Path, memory: Memory | None = None) -> None:
+    def __init__(
+        self, scenario: Path, memory: Memory | None = None, engine_off: Path | None = None
+    ) -> None:
         script = Scenario.from_path(scenario)
         options = argparse.Namespace(
             echo="scenario", split=None, latency_ms=0, jitter_ms=0, seed=0, record=False
@@ -40,12 +45,15 @@ class Car:
         self._turns: Counter[str] = Counter()
         self._clears = 0
         self._memory = memory
+        self._engine_off = engine_off
 
     def answer(self, line: str) -> tuple[list[str], float, str]:
         """The reply's pieces, the delay before them in seconds, and elmulator's post-action."""
         request = normalize(line)
         if self._memory and (frame := self._memory.answer(request)):
             return [f"{frame}\r\r>"], _MEMORY_S, ""
+        if request == _ENGINE_SPEED and self._engine_off and self._engine_off.exists():
+            return [f"{_STANDING}\r\r>"], _MEMORY_S, ""
         entries = self._entries[request]
         if entries:
             at = min(self._clears, entries - 1) if request in MEMORY else self._turns[request]
@@ -97,9 +105,11 @@ def main() -> None:
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--memory", type=Path, help="its trouble codes, a file of the story")
+    parser.add_argument("--engine-off", type=Path, help="while it is there, the engine stands")
     options = parser.parse_args()
     memory = None if options.memory is None else Memory(options.memory)
-    asyncio.run(serve(Car(options.scenario, memory), options.port))
+    car = Car(options.scenario, memory, options.engine_off)
+    asyncio.run(serve(car, options.port))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -65,6 +65,7 @@ class Box:
         self.socket = folder / "agent.sock"
         self.memory = Memory(folder / "car.json")
         self.memory.remember()
+        self._engine_off = folder / "engine-off"
         self.relay = Relay(broker.port)
         adapter = free_port()
         config = folder / "agent.toml"
@@ -77,6 +78,7 @@ class Box:
                 *(sys.executable, "-m", "nexus_demo.emulator"),
                 *(bay.vehicle.scenario, "--port", str(adapter)),
                 *(("--memory", folder / "car.json") if bay.remembers else ()),
+                *("--engine-off", self._engine_off),
             ],
             folder / "car.log",
             {**os.environ, "PYTHONPATH": str(_DEMO_ROOT)},
@@ -98,6 +100,15 @@ class Box:
     async def start_agent(self) -> None:
         await self.agent.start()
         await until(f"{self.id} answers on its socket", self.status, within=_READY_S)
+
+    @contextmanager
+    def engine_off(self) -> Iterator[None]:
+        """The car's engine is off, as it must be for a clear, until the block ends."""
+        self._engine_off.touch()
+        try:
+            yield
+        finally:
+            self._engine_off.unlink()
 
     async def status(self) -> Any:
         """What `nexus status` shows; NotYet while nobody answers."""

@@ -102,7 +102,8 @@ class Proof:
 
     async def scan_after_clear(self) -> None:
         box = self._misfire
-        await self._succeed(box, "obd.clear")
+        with box.engine_off():
+            await self._succeed(box, "obd.clear")
         cleared = (await self._events(box, "dtc.cleared"))[-1]
         _same("outcome of the clear", cleared["outcome"], "ok")
         scan = await self._scan(box)

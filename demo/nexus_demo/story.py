@@ -85,7 +85,8 @@ class Story:
 
     async def repair(self) -> str:
         """A new ignition coil. The car remembers the fault until somebody clears it."""
-        await self._do(self._engine, "obd.clear")
+        with self._engine.engine_off():
+            await self._do(self._engine, "obd.clear")
         return f"{self._engine.id}: a new ignition coil goes in, and the codes are cleared"
 
     async def post_scan(self) -> str:

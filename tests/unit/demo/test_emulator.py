@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nexus_demo import vehicles
+from nexus_demo.emulator import Car
 from nexus_demo.processes import Process, free_port
 from nexus_demo.waiting import NotYet, until
 
@@ -58,3 +59,13 @@ async def test_two_lines_in_one_packet_get_two_answers(port: int) -> None:
 
 async def test_what_the_car_does_not_know_is_no_data(port: int) -> None:
     assert await _ask(port, "0146") == ["NO DATA\r\r>"]
+
+
+async def test_the_engine_stands_while_the_file_is_there(tmp_path: Path) -> None:
+    engine_off = tmp_path / "engine-off"
+    car = Car(vehicles.MISFIRE.scenario, engine_off=engine_off)
+
+    engine_off.touch()
+    assert car.answer("010C")[0] == ["7E8 04 41 0C 00 00\r\r>"]
+    engine_off.unlink()
+    assert car.answer("010C")[0] == ["7E8 04 41 0C 0B F2\r\r>"]
