@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from nexus_agent.plugin import Context, PluginError, Progress, Quality, Stream
-from nexus_plugins.obd import scan
+from nexus_plugins.obd import examination, scan
 from nexus_plugins.obd.elm327 import Elm327
 from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS
 from nexus_plugins.obd.poller import engine
@@ -53,12 +53,20 @@ async def read_codes(
     key = f"scan/{car['vehicle_ref']}" if car else None
     stored = None if key is None else await context.state.get(key)
     previous = None if stored is None else Scan.from_state(stored)
-    found = await scan.read(elm, scan_id, vehicle.supported, previous, progress)
-    result, events = scan.events_of(found, previous, number.quality, car)
-    await context.emit_many(events, stream=Stream.EVENT)
-    if key is not None and found.answered:
-        await context.state.set(key, found.to_state())
-    return result
+    outcome = await examination.full(
+        elm,
+        scan_id,
+        vehicle,
+        previous,
+        progress,
+        car,
+        adapter=session.name,
+        phase=args.phase,
+    )
+    await context.emit_many(outcome.events, stream=Stream.EVENT)
+    if key is not None and outcome.scan.answered:
+        await context.state.set(key, outcome.scan.to_state())
+    return outcome.result
 
 
 async def clear_codes(

@@ -38,6 +38,11 @@ class ObdPlugin(Plugin[ObdSettings]):
         "scan.completed",
         "scan.diff",
         "dtc.cleared",
+        "freeze_frame.captured",
+        "readiness.snapshot",
+        "calibration.ids",
+        "monitor.counters",
+        "monitor.tests",
     )
     devices = ("port",)
     settings_model = ObdSettings
@@ -79,7 +84,7 @@ class ObdPlugin(Plugin[ObdSettings]):
 
     @command(args=ScanArgs, timeout_s=120.0)
     async def scan(self, args: ScanArgs, progress: Progress) -> dict[str, Any]:
-        """Read the VIN and the stored, pending and permanent trouble codes of every module."""
+        """Read the VIN and what every module tells: codes, freeze frames, readiness, tests."""
         session = self._session(args)
         async with session.commanding:
             return await commands.read_codes(session, args, self.context, progress)

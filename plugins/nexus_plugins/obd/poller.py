@@ -10,7 +10,7 @@ from nexus_agent.plugin import Context, EmitError, Quality
 from nexus_plugins.obd import batch, pids
 from nexus_plugins.obd.answer import UNKNOWN_ECU, Answer
 from nexus_plugins.obd.elm327 import Elm327
-from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS, Pid, Reading
+from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS, Field, Pid, Reading
 from nexus_plugins.obd.rates import Rates
 from nexus_plugins.obd.schedule import Schedule
 from nexus_plugins.obd.settings import AdapterSettings, ObdSettings
@@ -61,7 +61,7 @@ class Poller:
         self._settings = settings
         self._schedule = Schedule()
         self._rates = Rates(asyncio.get_running_loop().time())
-        self._told_bad: dict[tuple[str, int], tuple[Quality, float]] = {}
+        self._told_bad: dict[tuple[str, str], tuple[Quality, float]] = {}
         self._dropping = False
         self._alone: set[int] = set()
         self._together = 0
@@ -196,15 +196,16 @@ class Poller:
         return f"{what} since {idle:.0f} s"
 
     def _tell_values(self, pid: Pid, answer: Answer) -> None:
-        """One event for each control unit that answered or should have."""
+        """One event for each value of each control unit that answered or should have."""
         ecus = {*self._vehicle.supporters(pid.number), *(reply.ecu for reply in answer.replies)}
         for ecu in sorted(ecus):
-            reading = pids.read(pid, answer.of(ecu))
-            if self._worth_telling(ecu, pid, reading):
-                self._hand_over(ecu, pid, reading)
+            scales = self._vehicle.scales_of(ecu)
+            for field, reading in pids.readings(pid, answer.of(ecu), scales):
+                if self._worth_telling(ecu, field.name, reading):
+                    self._hand_over(ecu, pid, field, reading)
 
-    def _worth_telling(self, ecu: str, pid: Pid, reading: Reading) -> bool:
-        key, now = (ecu, pid.number), asyncio.get_running_loop().time()
+    def _worth_telling(self, ecu: str, name: str, reading: Reading) -> bool:
+        key, now = (ecu, name), asyncio.get_running_loop().time()
         if reading.quality is Quality.OK:
             self._told_bad.pop(key, None)
             return True
@@ -214,15 +215,15 @@ class Poller:
         self._told_bad[key] = (reading.quality, now)
         return True
 
-    def _hand_over(self, ecu: str, pid: Pid, reading: Reading) -> None:
+    def _hand_over(self, ecu: str, pid: Pid, field: Field, reading: Reading) -> None:
         data = {
             **self._car,
             "adapter": self._adapter,
             "ecu": ecu,
             "pid": pid.number,
-            "name": pid.name,
+            "name": field.name,
             "value": reading.value,
-            "unit": pid.unit,
+            "unit": field.unit,
             "quality": reading.quality,
         }
         if reading.detail is not None:
@@ -258,7 +259,7 @@ def engine(answer: Answer) -> tuple[bool, float | None]:
     do: the speed is None then.
     """
     speeds = [pids.read(PIDS[ENGINE_SPEED], reply) for reply in answer.replies]
-    known = [speed.value for speed in speeds if speed.value is not None]
+    known = [float(speed.value) for speed in speeds if speed.value is not None]
     if known:
         return max(known) > 0, max(known)
     return any(speed.quality is not Quality.ABSENT for speed in speeds), None

@@ -187,6 +187,7 @@ class Session:
                 "protocol": found.protocol,
                 "supported_pids": pids.values_only(found.all_pids),
                 "quality": found.vin.quality,
+                **found.said_by_vin(),
             },
         )
         return found
