@@ -23,7 +23,7 @@ VIN: Final = "1D4GP00R55B123450"
 PROMPT: Final = b"\r\r>"
 KNOWN: Final = {
     **dict.fromkeys(("ATE0", "ATL0", "ATS0", "ATH1", "ATSP0"), "OK"),
-    **dict.fromkeys(("ATAT1", "ATD0", "ATCEA", "ATCSM1"), "OK"),
+    **dict.fromkeys(("ATAT1", "ATCEA", "ATCSM1"), "OK"),
     "AT@1": "OBDII to RS232 Interpreter",
     "ATRV": "12.6V",
     "ATPPS": "00:FF F  01:FF F  02:FF F  03:32 F\r04:01 F  05:FF F  06:F1 F  07:09 F",

@@ -27,7 +27,7 @@ from nexus_agent.plugin import FatalError, PluginError
 from nexus_plugins.obd import ObdPlugin
 from nexus_plugins.obd.commands import AdapterArgs, ScanArgs
 
-PROBES = ("AT@1", "ATRV", "ATPPS", "ATAT1", "ATD0", "ATIGN", "ATCEA", "ATCSM1", "ATAMC")
+PROBES = ("AT@1", "ATRV", "ATPPS", "ATAT1", "ATIGN", "ATCEA", "ATCSM1", "ATAMC")
 
 
 def quiet(_: str) -> None:

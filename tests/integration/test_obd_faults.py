@@ -95,6 +95,11 @@ def endless(_: str, answer: bytes) -> Bits:
     return [*((0.001, answer[:-3] * 200) for _ in range(100)), (0, b"\r\r>")]
 
 
+def flood(_request: str, _answer: bytes) -> Bits:
+    """As much as is kept, in lines as short as can be."""
+    return [(0, b"A\r" * 30_000 + b">")]
+
+
 def empty(_request: str, _answer: bytes) -> Bits:
     return [(0, b"\r\r>")]
 
@@ -109,7 +114,7 @@ def unfinished(_: str, answer: bytes) -> Bits:
 
 FAULTS: list[Fault] = [
     *(slow, silent, drops, late, twice, twice_with_a_pause, echoed, nuls, crossed),
-    *(endless, empty, restarts, unfinished),
+    *(endless, flood, empty, restarts, unfinished),
 ]
 
 

@@ -4,8 +4,8 @@ Sources: ELM327 data sheet, "Version History" and "AT Command Summary", for whic
 which command; STN1100 family reference manual, "STI", for the chips that name themselves there.
 Elm Electronics made the versions of `_MADE`, and no v1.5.
 
-Every command here only asks, or sets what is the default already. None writes to the adapter's
-memory.
+Every command here only asks, or sets what is the default or set anyway. None writes to the
+adapter's memory, and none begins like one that does something else: copies look at few letters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CAME_WITH: Final = (
     ("1.0", "ATRV", re.compile(r"\d{1,2}\.\d{1,2} ?V?")),
     ("1.1", "ATPPS", re.compile(r"(?:[0-9A-F]{2}: ?[0-9A-F]{2} [FN] *)+")),
     ("1.2", "ATAT1", re.compile("OK")),
-    ("1.3", "ATD0", re.compile("OK")),
+    ("1.3", "ATS0", re.compile("OK")),
     ("1.4", "ATIGN", re.compile("ON|OFF")),
     ("1.4", "ATCEA", re.compile("OK")),
     ("1.4b", "ATCSM1", re.compile("OK")),

@@ -19,6 +19,9 @@ from nexus_agent.plugin import Quality
 UNKNOWN_ECU: Final = "unknown"
 """Name of whoever answers through an adapter that keeps headers to itself."""
 
+MAX_LINES: Final = 1000
+"""Eight control units with 255 codes each say 600; thousands would keep the event loop too long."""
+
 RESPONSE_PENDING: Final = 0x78
 _LIVE: Final = 0x01
 """The one service that takes several PIDs in one request (SAE J1979 section 6.1)."""
@@ -125,8 +128,11 @@ def parse(request: str, text: str) -> Answer:
 
     Never raises, whatever the text.
     """
+    lines = lines_of(text, request)
+    if len(lines) > MAX_LINES:
+        return Answer((), Quality.MALFORMED, "the answer is too long")
     reader = _Reader(request)
-    for line in lines_of(text, request):
+    for line in lines:
         reader.take(line)
     return reader.answer()
 

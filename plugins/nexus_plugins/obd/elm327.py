@@ -81,36 +81,38 @@ class Elm327:
         self.version: str | None = None
         """How the adapter names itself, such as `ELM327 v1.5`."""
         self.abilities = Abilities()
-        """What `find_abilities` found."""
+        """What `set_up` found that it can do."""
+        self.trying = False
+        """Whether that is under way, or was when the adapter was lost."""
         self.latency_s = 0.0
         """From the last request of `ask` to the end of its answer."""
 
-    async def set_up(self) -> None:
-        """Reset the adapter and bring it into the state that `ask` needs. Raises AdapterError."""
+    async def set_up(self, *, find_abilities: bool = False) -> None:
+        """Reset the adapter and bring it into the state that `ask` needs. Raises AdapterError.
+
+        find_abilities: try before that what it can do, which may silence a bad copy.
+        """
         async with self._turn:
             self.version = _version(await self._command("ATZ"))
             await self._regain_step()
+            self.abilities = Abilities(claims=self.version)
+            if find_abilities:
+                self.trying = True
+                self.abilities = await abilities.probe(self.version, self._try)
+                self.trying = False
             for command in _SET_UP:
                 text = await self._command(command)
             if "OK" not in text.upper():
                 raise self._fail(AdapterSilentError("it does not understand ATSP0: no ELM327?"))
-            self.abilities = Abilities(claims=self.version)
-
-    async def find_abilities(self) -> None:
-        """Try what the adapter should be able to do. Raises AdapterError where that silences it."""
-        self.abilities = await abilities.probe(self.version, self._try)
 
     async def _try(self, command: str) -> list[str] | None:
         """What the adapter itself says to *command*; None where it says nothing in time."""
-        async with self._turn:
-            if not self._in_step:
-                await self._regain_step()
-            text = await self._exchange(command)
-            if text is None:
-                await self._regain_step()
-                return None
-            self._in_step = True
-            return answer.lines_of(text, command)
+        text = await self._exchange(command)
+        if text is None:
+            await self._regain_step()
+            return None
+        self._in_step = True
+        return answer.lines_of(text, command)
 
     async def ask(self, request: str) -> Answer:
         """What the vehicle says to *request*, upper-case hex such as `010C`.

@@ -78,8 +78,7 @@ class Session:
             elm = Elm327(
                 link, timeout_s=settings.timeout_s, search_timeout_s=settings.search_timeout_s
             )
-            await elm.set_up()
-            await self._find_abilities(elm)
+            await self._set_up(elm)
             self._elm = elm
             try:
                 while True:
@@ -87,14 +86,12 @@ class Session:
             finally:
                 self._elm = self._vehicle = None
 
-    async def _find_abilities(self, elm: Elm327) -> None:
-        """Try what the adapter can do, unless that has silenced it the last time."""
-        if self._shy:
-            self._shy = False
-            return
-        self._shy = True
-        await elm.find_abilities()
-        self._shy = False
+    async def _set_up(self, elm: Elm327) -> None:
+        """Set the adapter up; one that its trials have silenced goes without them the next time."""
+        try:
+            await elm.set_up(find_abilities=not self._shy)
+        finally:
+            self._shy = elm.trying
 
     def _settings(self) -> AdapterSettings:
         return self._context.settings.of(self.name)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_agent.plugin import Quality
-from nexus_plugins.obd.answer import UNKNOWN_ECU, Answer, parse
+from nexus_plugins.obd.answer import MAX_LINES, UNKNOWN_ECU, Answer, parse
 
 # -- printing answers as an adapter does ----------------------------------------------------------
 
@@ -318,3 +318,9 @@ def test_no_detail_quotes_what_was_received() -> None:
     answer = parse("0902", "\r".join(printed[:2]))
 
     assert secret[:6].encode().hex().upper() not in repr(answer).upper()
+
+
+def test_more_lines_than_any_vehicle_says_are_not_read() -> None:
+    found = parse("010C", "7E8 04 41 0C 1A F8\r" * (MAX_LINES + 1))
+
+    assert (found.replies, found.otherwise) == ((), Quality.MALFORMED)
