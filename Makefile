@@ -124,7 +124,7 @@ lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE_ALONE) requirements/peers.in --output-file requirements/peers.txt
 	@$(COMPILE_ALONE) requirements/release.in --output-file requirements/release.txt
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
-		--extra obd
+		--extra obd --extra ble
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \
 		--extra console --extra postgresql
 
