@@ -284,6 +284,22 @@ async def test_nothing_is_cleared_unless_the_engine_stands(speed: bytes, reason:
     assert context.of("dtc.cleared") == []
 
 
+async def test_one_control_unit_that_does_not_tell_is_enough_not_to_clear() -> None:
+    def half(request: str, answer: bytes) -> Bits:
+        return [(0, answer.replace(b"7E904410C0000", b"7E9037F0122"))]
+
+    car = Car(ecus={"7E8": (0x0C,), "7E9": (0x0C,)}, fixed={0x0C: b"\0\0"})
+    adapter = Adapter(car, fault=half)
+    async with adapter.listening() as port:
+        context = context_for(port)
+        async with plugged(context) as plugin:
+            await context.wait_for("adapter.state")
+            with pytest.raises(PluginError, match=r"cannot be told \(7E9: NRC 0x22"):
+                await plugin.clear(AdapterArgs(), quiet)
+
+    assert "04" not in adapter.asked
+
+
 async def test_a_vehicle_without_an_engine_speed_is_not_cleared() -> None:
     adapter = Adapter(Car(ecus={"7E8": (0x0D,)}))
     async with adapter.listening() as port:

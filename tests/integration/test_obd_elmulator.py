@@ -128,7 +128,7 @@ async def test_a_car_is_identified_and_polled(emulator: StartEmulator) -> None:
             "supported_pids": list(SUPPORTED),
             "quality": "ok",
             "vin_check": "wrong",
-            "maker": None,
+            "maker": "Dodge",
             "model_year": 2005,
             "region": "North America",
         }

@@ -7,10 +7,9 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from nexus_agent.plugin import Context, PluginError, Progress, Quality, Stream
-from nexus_plugins.obd import examination, scan
+from nexus_plugins.obd import examination, pids, scan
 from nexus_plugins.obd.elm327 import Elm327
 from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS
-from nexus_plugins.obd.poller import engine
 from nexus_plugins.obd.scan import Scan
 from nexus_plugins.obd.session import Session
 from nexus_plugins.obd.settings import ObdSettings
@@ -100,15 +99,18 @@ async def _check_engine(elm: Elm327, vehicle: Vehicle) -> None:
         raise PluginError(
             f"Nothing was cleared: the vehicle has no engine speed to tell, and {_IGNITION}."
         )
-    answer = await elm.ask(PIDS[ENGINE_SPEED].request)
-    _, speed = engine(answer)
-    if speed is None:
-        why = "; ".join(f"{reply.ecu}: {reply.detail}" for reply in answer.replies)
+    pid = PIDS[ENGINE_SPEED]
+    answer = await elm.ask(pid.request)
+    ecus = {*vehicle.supporters(pid.number), *(reply.ecu for reply in answer.replies)}
+    speeds = {ecu: pids.read(pid, answer.of(ecu)) for ecu in sorted(ecus)}
+    unclear = [f"{ecu}: {speed.detail}" for ecu, speed in speeds.items() if speed.value is None]
+    if unclear:
         raise PluginError(
-            f"Nothing was cleared: whether the engine runs cannot be told "
-            f"({why or answer.detail}), and {_IGNITION}."
+            f"Nothing was cleared: whether the engine runs cannot be told ({'; '.join(unclear)}), "
+            f"and {_IGNITION}."
         )
-    if speed > 0:
+    fastest = max(float(speed.value or 0) for speed in speeds.values())
+    if fastest > 0:
         raise PluginError(
-            f"Nothing was cleared: the engine runs at {speed:g} rpm, and {_IGNITION}."
+            f"Nothing was cleared: the engine runs at {fastest:g} rpm, and {_IGNITION}."
         )

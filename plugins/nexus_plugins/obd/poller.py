@@ -1,4 +1,4 @@
-"""Live values: which are asked for when, and what is told of their answers."""
+"""Live values: which are asked for when, and in how many questions."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from nexus_agent.plugin import Context, EmitError, Quality
-from nexus_plugins.obd import batch, pids
+from nexus_agent.plugin import Context, Quality
+from nexus_plugins.obd import batch, engine
 from nexus_plugins.obd.answer import UNKNOWN_ECU, Answer
 from nexus_plugins.obd.elm327 import Elm327
-from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS, Field, Pid, Reading
+from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS
 from nexus_plugins.obd.rates import Rates
 from nexus_plugins.obd.schedule import Schedule
 from nexus_plugins.obd.settings import AdapterSettings, ObdSettings
+from nexus_plugins.obd.teller import Teller
 from nexus_plugins.obd.vehicle import Vehicle
 
-REPEAT_S: Final = 60.0
-"""A value that stays absent, refused or malformed is told again this often, not every time."""
 RATES_S: Final = 60.0
 """How often `adapter.rates` is told."""
 
@@ -26,19 +25,6 @@ _GLANCE_S: Final = 0.5
 _ANYBODY: Final = 0x00
 """The PID that every vehicle has (SAE J1979 appendix A)."""
 _CAN: Final = ("ISO 15765-4",)
-
-
-async def rest(
-    elm: Elm327,
-    since: float,
-    seconds: Callable[[AdapterSettings], float],
-    settings: Callable[[], AdapterSettings],
-) -> None:
-    """Until so many *seconds* after *since*, as the settings of each moment have it, or news."""
-    loop = asyncio.get_running_loop()
-    while (left := since + seconds(settings()) - loop.time()) > 0:
-        if await elm.rest(min(left, _GLANCE_S)):
-            return
 
 
 class Poller:
@@ -56,13 +42,10 @@ class Poller:
         self._adapter = adapter
         self._elm = elm
         self._vehicle = vehicle
-        self._car = car
-        self._context = context
+        self._teller = Teller(adapter, vehicle, car, context)
         self._settings = settings
         self._schedule = Schedule()
         self._rates = Rates(asyncio.get_running_loop().time())
-        self._told_bad: dict[tuple[str, str], tuple[Quality, float]] = {}
-        self._dropping = False
         self._alone: set[int] = set()
         self._together = 0
         self._alive = self._looked = self._answered = self._rates.since
@@ -180,11 +163,11 @@ class Poller:
             self._rates.read(pid, now)
             self._answered = now
         if pid == ENGINE_SPEED or ENGINE_SPEED not in self._vehicle.all_pids:
-            runs = engine(answer)[0] if pid == ENGINE_SPEED else bool(answer.replies)
+            runs = engine.runs(answer) if pid == ENGINE_SPEED else bool(answer.replies)
             self._looked = now
             self._alive = now if runs else self._alive
         if pid in self._settings().pids:
-            self._tell_values(PIDS[pid], answer)
+            self._teller.values(PIDS[pid], answer)
 
     def _stands(self) -> str | None:
         """Why polling is to stop; None where it is not."""
@@ -195,41 +178,6 @@ class Poller:
         what = "the vehicle does not answer" if silent else "the engine stands still"
         return f"{what} since {idle:.0f} s"
 
-    def _tell_values(self, pid: Pid, answer: Answer) -> None:
-        """One event for each value of each control unit that answered or should have."""
-        ecus = {*self._vehicle.supporters(pid.number), *(reply.ecu for reply in answer.replies)}
-        for ecu in sorted(ecus):
-            scales = self._vehicle.scales_of(ecu)
-            for field, reading in pids.readings(pid, answer.of(ecu), scales):
-                if self._worth_telling(ecu, field.name, reading):
-                    self._hand_over(ecu, pid, field, reading)
-
-    def _worth_telling(self, ecu: str, name: str, reading: Reading) -> bool:
-        key, now = (ecu, name), asyncio.get_running_loop().time()
-        if reading.quality is Quality.OK:
-            self._told_bad.pop(key, None)
-            return True
-        quality, told = self._told_bad.get(key, (Quality.OK, now))
-        if quality is reading.quality and now - told < REPEAT_S:
-            return False
-        self._told_bad[key] = (reading.quality, now)
-        return True
-
-    def _hand_over(self, ecu: str, pid: Pid, field: Field, reading: Reading) -> None:
-        data = {
-            **self._car,
-            "adapter": self._adapter,
-            "ecu": ecu,
-            "pid": pid.number,
-            "name": field.name,
-            "value": reading.value,
-            "unit": field.unit,
-            "quality": reading.quality,
-        }
-        if reading.detail is not None:
-            data["detail"] = reading.detail
-        self._tell("telemetry.pid", data)
-
     def _tell_rates(self, report: Callable[[str], None]) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._rates.since < RATES_S:
@@ -238,38 +186,8 @@ class Poller:
         wanted = {pid: (PIDS[pid].name, s) for pid, s in intervals.items() if pid in PIDS}
         document = self._rates.document(self._adapter, now, wanted)
         report(_summary(document))
-        self._tell("adapter.rates", document)
+        self._teller.tell("adapter.rates", document)
         self._rates = Rates(now)
-
-    def _tell(self, event: str, data: dict[str, Any]) -> None:
-        try:
-            self._context.hand_over(event, data)
-        except EmitError as error:
-            if not self._dropping:
-                self._context.log.warning("live values are not taken", reason=str(error))
-            self._dropping = True
-        else:
-            self._dropping = False
-
-
-def engine(answer: Answer) -> tuple[bool, float | None]:
-    """Whether the engine runs, and its speed in rpm, by the answer about it.
-
-    Of several control units the fastest counts. Where nobody tells a speed, their answering must
-    do: the speed is None then.
-    """
-    speeds = [pids.read(PIDS[ENGINE_SPEED], reply) for reply in answer.replies]
-    known = [float(speed.value) for speed in speeds if speed.value is not None]
-    if known:
-        return max(known) > 0, max(known)
-    return any(speed.quality is not Quality.ABSENT for speed in speeds), None
-
-
-async def look(elm: Elm327, vehicle: Vehicle) -> bool:
-    """Ask one question and tell from it whether the engine runs."""
-    if ENGINE_SPEED not in vehicle.all_pids:
-        return bool((await elm.ask(batch.request([_ANYBODY]))).replies)
-    return engine(await elm.ask(PIDS[ENGINE_SPEED].request))[0]
 
 
 def _summary(rates: Mapping[str, Any]) -> str:

@@ -15,17 +15,19 @@ from nexus_agent.plugin import (
     Quality,
     catalogue,
 )
-from nexus_plugins.obd import pids, transport
+from nexus_plugins.obd import engine, pids, transport
 from nexus_plugins.obd.abilities import Abilities
 from nexus_plugins.obd.answer import UNKNOWN_ECU
 from nexus_plugins.obd.elm327 import AdapterError, Elm327
-from nexus_plugins.obd.poller import Poller, look, rest
+from nexus_plugins.obd.poller import Poller
 from nexus_plugins.obd.settings import AdapterSettings, ObdSettings
 from nexus_plugins.obd.transport import LinkError
 from nexus_plugins.obd.vehicle import NoVehicle, Vehicle, identify
 
 _FIRST_PAUSE_S: Final = 1.0
 _UNCLEAR_PAUSE_S: Final = 5.0
+_GLANCE_S: Final = 0.5
+"""Settings that change while it rests are seen this soon."""
 
 
 class Session:
@@ -139,17 +141,20 @@ class Session:
         # Whatever stands here when the engine starts again is identified anew.
         self._vehicle = None
         await self._tell_state("engine_off", why, abilities=elm.abilities, protocol=found.protocol)
-        while not await look(elm, found):
-            now = asyncio.get_running_loop().time()
-            await rest(elm, now, lambda settings: settings.probe_interval_s, self._settings)
+        while not await engine.look(elm, found):
+            await self._rest(elm)
 
     async def _await_vehicle(self, elm: Elm327, found: NoVehicle) -> None:
         await self._tell_state("no_vehicle", found.detail, abilities=elm.abilities)
-        longest = math.inf if found.quality is Quality.ABSENT else _UNCLEAR_PAUSE_S
-        now = asyncio.get_running_loop().time()
-        await rest(
-            elm, now, lambda settings: min(longest, settings.probe_interval_s), self._settings
-        )
+        await self._rest(elm, math.inf if found.quality is Quality.ABSENT else _UNCLEAR_PAUSE_S)
+
+    async def _rest(self, elm: Elm327, longest: float = math.inf) -> None:
+        """Until the vehicle is to be asked again, by the settings of each moment, or news."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while (left := begun + min(longest, self._settings().probe_interval_s) - loop.time()) > 0:
+            if await elm.rest(min(left, _GLANCE_S)):
+                return
 
     async def _poll(self, elm: Elm327, vehicle: Vehicle) -> str | None:
         """Read live values until the engine is off, and say why; None if the vehicle changed."""
