@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -52,15 +53,10 @@ async def read_codes(
     key = f"scan/{car['vehicle_ref']}" if car else None
     stored = None if key is None else await context.state.get(key)
     previous = None if stored is None else Scan.from_state(stored)
+    # The scan says how well the VIN was told now, not when the vehicle was identified.
+    told = replace(vehicle, vin=replace(vehicle.vin, quality=number.quality, detail=number.detail))
     outcome = await examination.full(
-        elm,
-        scan_id,
-        vehicle,
-        previous,
-        progress,
-        car,
-        adapter=session.name,
-        phase=args.phase,
+        elm, scan_id, told, previous, progress, car, adapter=session.name, phase=args.phase
     )
     await context.emit_many(outcome.events, stream=Stream.EVENT)
     if key is not None and outcome.scan.answered:

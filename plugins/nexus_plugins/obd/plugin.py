@@ -82,7 +82,7 @@ class ObdPlugin(Plugin[ObdSettings]):
         texts = [f"{each}: {said}" if several else said for each, said in self._reports.items()]
         self.context.report("; ".join(texts))
 
-    @command(args=ScanArgs, timeout_s=120.0)
+    @command(args=ScanArgs, timeout_s=300.0)
     async def scan(self, args: ScanArgs, progress: Progress) -> dict[str, Any]:
         """Read the VIN and what every module tells: codes, freeze frames, readiness, tests."""
         session = self._session(args)
