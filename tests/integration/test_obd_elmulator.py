@@ -156,6 +156,25 @@ async def test_a_car_is_identified_and_polled(emulator: StartEmulator) -> None:
     assert adapter.count("015C") == 0
 
 
+async def test_one_question_may_have_several_values(emulator: StartEmulator) -> None:
+    adapter = await emulator(
+        car(
+            says("0100", *can("7E8", supporting((0x0C, 0x14)))),
+            says("0114", *can("7E8", b"\x41\x14\x5a\xff")),
+        )
+    )
+    context = context_for(adapter.port, pids=[0x14])
+
+    async with plugged(context):
+        await until(lambda: len(telemetry(context, "oxygen_sensor_1_voltage")) >= 3)
+
+    told = {(data["name"], data["value"], data["quality"]) for data in context.of("telemetry.pid")}
+    assert told == {
+        ("oxygen_sensor_1_voltage", 0.45, "ok"),
+        ("oxygen_sensor_1_trim", None, "absent"),
+    }
+
+
 HEADERLESS_VIN = [
     "014",
     "0: 49 02 01 31 44 34",
@@ -445,7 +464,10 @@ async def test_scan_clear_scan_tells_what_was_fixed(emulator: StartEmulator) -> 
         after["scan_id"],
     ]
     completed = context.of("scan.completed")[1]
-    assert completed.items() <= after.items()
+    assert completed == {key: after[key] for key in completed}
+    assert after.keys() - completed.keys() == {
+        *("diff", "frames", "readiness", "calibrations", "counters", "tests")
+    }
     observed = [(d["code"], d["kind"]) for d in context.of("dtc.observed")]
     assert observed == [
         ("P0301", "stored"),
@@ -458,6 +480,46 @@ async def test_scan_clear_scan_tells_what_was_fixed(emulator: StartEmulator) -> 
     # The emulator writes its log after it has answered.
     asked = {"03": 2, "07": 2, "0A": 2, "04": 1}
     await until(lambda: all(adapter.count(each) == n for each, n in asked.items()))
+
+
+async def test_a_scan_tells_all_that_was_examined(emulator: StartEmulator) -> None:
+    adapter = await emulator(
+        car(
+            says("03", *can("7E8", bytes.fromhex("43010301"))),
+            says("0101", *can("7E8", bytes.fromhex("410181076504"))),
+            says("020200", *can("7E8", bytes.fromhex("4202000301"))),
+            says("020000", *can("7E8", bytes.fromhex("42000000100000"))),
+            says("020C00", *can("7E8", bytes.fromhex("420C001AF8"))),
+        )
+    )
+    context = context_for(adapter.port)
+
+    async with plugged(context) as plugin:
+        await context.wait_for("adapter.state")
+        result = await plugin.scan(ScanArgs(phase="pre"), quiet)
+
+    (frame,) = context.of("freeze_frame.captured")
+    assert (frame["vin"], frame["code"], frame["scan_id"]) == (VIN, "P0301", result["scan_id"])
+    assert [value["value"] for value in frame["values"]] == [1726]
+    (snapshot,) = context.of("readiness.snapshot")
+    assert [v["ready"] for v in snapshot["verdicts"]] == [True, True]
+    assert context.of("scan.completed")[0]["phase"] == "pre"
+    for event in ("calibration.ids", "monitor.counters", "monitor.tests"):
+        (data,) = context.of(event)
+        assert [(each["ecu"], each["quality"]) for each in data["ecus"]] == [("7E8", "absent")]
+
+
+async def test_a_scan_says_how_well_the_vin_was_told_now(emulator: StartEmulator) -> None:
+    adapter = await emulator(
+        car(says("0902", *can("7E8", VIN_MESSAGE)), says("0902", "7E8 03 7F 09 22"))
+    )
+    context = context_for(adapter.port)
+
+    async with plugged(context) as plugin:
+        await context.wait_for("adapter.state")
+        result = await plugin.scan(ScanArgs(), quiet)
+
+    assert (result["vin"], result["vin_quality"]) == (VIN, "refused")
 
 
 async def test_a_scan_lists_modules_that_do_not_answer(emulator: StartEmulator) -> None:

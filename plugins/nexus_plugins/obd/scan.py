@@ -119,25 +119,6 @@ def diff(scan: Scan, previous: Scan | None, car: dict[str, str]) -> dict[str, An
     return {"before": previous.scan_id, "after": scan.scan_id, **car, **changes}
 
 
-def events_of(
-    scan: Scan, previous: Scan | None, vin_quality: Quality, car: dict[str, str]
-) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """What a command that reads codes alone returns, and its events in their order."""
-    completed = {
-        "scan_id": scan.scan_id,
-        **car,
-        "modules": scan.modules_json(),
-        "dtcs": scan.dtcs(),
-        "vin_quality": vin_quality,
-    }
-    events = [("dtc.observed", data) for data in observed(scan, car)]
-    events.append(("scan.completed", completed))
-    changed = diff(scan, previous, car)
-    if changed is not None:
-        events.append(("scan.diff", changed))
-    return {**completed, "diff": changed}, events
-
-
 def cleared(answer: Answer, known: Iterable[str], car: dict[str, str]) -> dict[str, Any]:
     """The data of `dtc.cleared`. Its outcome is ok if everybody who answered agreed."""
     ecus = [
