@@ -20,8 +20,10 @@ from elmulator.server import EngineState, Scenario, normalize  # type: ignore[im
 from nexus_demo.memory import CLEAR, SERVICES, STATUS, Memory
 
 MEMORY: Final = frozenset({*SERVICES, STATUS})
-"""What a clear changes (SAE J1979): stored, pending and permanent codes, the monitor status."""
+"""What a clear changes, beside freeze frames (SAE J1979): stored, pending and permanent codes, the
+monitor status."""
 
+_FREEZE_FRAMES: Final = "02"
 _ENGINE_SPEED: Final = "010C"
 _STANDING: Final = "7E8 04 41 0C 00 00"
 
@@ -56,7 +58,8 @@ class Car:
             return [f"{_STANDING}\r\r>"], _MEMORY_S, ""
         entries = self._entries[request]
         if entries:
-            at = min(self._clears, entries - 1) if request in MEMORY else self._turns[request]
+            is_cleared = request in MEMORY or request.startswith(_FREEZE_FRAMES)
+            at = min(self._clears, entries - 1) if is_cleared else self._turns[request]
             self._engine.cursors[request] = at % entries
             self._turns[request] += 1
         pieces, delay_ms, action, _ = self._engine.plan(line)
