@@ -274,7 +274,7 @@ async def test_a_missing_extra_ends_the_plugin_only_where_there_is_nothing_else_
 async def test_nothing_is_cleared_unless_the_engine_stands(speed: bytes, reason: str) -> None:
     adapter = Adapter(Car(fixed={0x0C: speed}))
     async with adapter.listening() as port:
-        context = context_for(port)
+        context = context_for(port, clear_engine_off=True)
         async with plugged(context) as plugin:
             await context.wait_for("adapter.state")
             with pytest.raises(PluginError, match=f"Nothing was cleared: .*{reason}"):
@@ -291,7 +291,7 @@ async def test_one_control_unit_that_does_not_tell_is_enough_not_to_clear() -> N
     car = Car(ecus={"7E8": (0x0C,), "7E9": (0x0C,)}, fixed={0x0C: b"\0\0"})
     adapter = Adapter(car, fault=half)
     async with adapter.listening() as port:
-        context = context_for(port)
+        context = context_for(port, clear_engine_off=True)
         async with plugged(context) as plugin:
             await context.wait_for("adapter.state")
             with pytest.raises(PluginError, match=r"cannot be told \(7E9: NRC 0x22"):
@@ -303,7 +303,7 @@ async def test_one_control_unit_that_does_not_tell_is_enough_not_to_clear() -> N
 async def test_a_vehicle_without_an_engine_speed_is_not_cleared() -> None:
     adapter = Adapter(Car(ecus={"7E8": (0x0D,)}))
     async with adapter.listening() as port:
-        context = context_for(port)
+        context = context_for(port, clear_engine_off=True)
         async with plugged(context) as plugin:
             await context.wait_for("adapter.state")
             with pytest.raises(PluginError, match="no engine speed to tell"):
@@ -315,13 +315,24 @@ async def test_a_vehicle_without_an_engine_speed_is_not_cleared() -> None:
 async def test_the_engine_speed_is_asked_right_before_the_clear() -> None:
     adapter = Adapter(Car(fixed={0x0C: b"\0\0"}))
     async with adapter.listening() as port:
-        context = context_for(port, interval_s=600, rates={})
+        context = context_for(port, interval_s=600, rates={}, clear_engine_off=True)
         async with plugged(context) as plugin:
             await until(lambda: bool(context.of("telemetry.pid")))
             result = await plugin.clear(AdapterArgs(), quiet)
 
     assert adapter.asked[-2:] == ["010C", "04"]
     assert (result["outcome"], result["adapter"]) == ("ok", port)
+
+
+async def test_control_units_judge_the_conditions_unless_the_shop_wants_the_engine_off() -> None:
+    adapter = Adapter(Car(fixed={0x0C: b"\x0b\xb8"}))
+    async with adapter.listening() as port:
+        context = context_for(port)
+        async with plugged(context) as plugin:
+            await context.wait_for("adapter.state")
+            result = await plugin.clear(AdapterArgs(), quiet)
+
+    assert result["outcome"] == "ok"
 
 
 # -- privacy --------------------------------------------------------------------------------------

@@ -67,11 +67,16 @@ async def read_codes(
 async def clear_codes(
     session: Session, context: Context[ObdSettings], progress: Progress
 ) -> dict[str, Any]:
-    """`obd.clear`. Raises PluginError; nothing is ordered unless the engine is known to stand."""
+    """`obd.clear`. Raises PluginError.
+
+    SAE J1979 section 6.4: control units respond to service 04 with the ignition on and the engine
+    not running; some do it at other times too, and those that do not refuse it with NRC 22.
+    """
     elm = session.adapter()
     vehicle = await session.present(progress)
-    progress("reading the engine speed")
-    await _check_engine(elm, vehicle)
+    if session.settings.clear_engine_off:
+        progress("reading the engine speed")
+        await _check_engine(elm, vehicle)
     progress("clearing")
     answer = await elm.ask(scan.CLEAR)
     car = await session.name_of(vehicle)
@@ -86,11 +91,7 @@ async def clear_codes(
 
 
 async def _check_engine(elm: Elm327, vehicle: Vehicle) -> None:
-    """Raise PluginError unless the engine stands.
-
-    SAE J1979 section 6.4: control units respond to service 04 with the ignition on and the engine
-    not running; some do it at other times too, and a running engine then loses what it has learnt.
-    """
+    """Raise PluginError unless the engine stands: one that runs loses what it has learnt."""
     if ENGINE_SPEED not in vehicle.all_pids:
         raise PluginError(
             f"Nothing was cleared: the vehicle has no engine speed to tell, and {_IGNITION}."

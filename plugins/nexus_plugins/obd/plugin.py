@@ -49,7 +49,7 @@ class ObdPlugin(Plugin[ObdSettings]):
     live = frozenset(
         {
             *("interval_s", "pids", "rates", "batch"),
-            *("idle_after_s", "probe_interval_s", "reconnect_max_s"),
+            *("idle_after_s", "probe_interval_s", "reconnect_max_s", "clear_engine_off"),
         }
     )
 
@@ -91,7 +91,7 @@ class ObdPlugin(Plugin[ObdSettings]):
 
     @command(args=AdapterArgs, safety=Safety.CLEAR, timeout_s=60.0)
     async def clear(self, args: AdapterArgs, progress: Progress) -> dict[str, Any]:
-        """Clear the trouble codes and readiness monitors of every module, with the engine off."""
+        """Clear the trouble codes and the readiness monitors of every module."""
         session = self._session(args)
         async with session.commanding:
             return await commands.clear_codes(session, self.context, progress)

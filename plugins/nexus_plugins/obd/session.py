@@ -53,7 +53,7 @@ class Session:
     async def run(self) -> None:
         """Keep the adapter open; a lost or silent one is tried again after a growing pause."""
         loop = asyncio.get_running_loop()
-        pause = first = min(_FIRST_PAUSE_S, self._settings().reconnect_max_s)
+        pause = first = min(_FIRST_PAUSE_S, self.settings.reconnect_max_s)
         while True:
             begun = loop.time()
             try:
@@ -65,7 +65,7 @@ class Session:
             except FatalError as error:
                 await self._lose("lost", str(error))
                 raise
-            longest = self._settings().reconnect_max_s
+            longest = self.settings.reconnect_max_s
             if loop.time() - begun > longest:
                 pause = first
             await asyncio.sleep(min(pause, longest))
@@ -73,7 +73,7 @@ class Session:
 
     async def _hold(self) -> None:
         """From opening the port to its loss, which is raised as LinkError or AdapterError."""
-        settings = self._settings()
+        settings = self.settings
         async with transport.opened(
             settings.port, baudrate=settings.baudrate, within_s=settings.connect_timeout_s
         ) as link:
@@ -95,7 +95,9 @@ class Session:
         finally:
             self._shy = elm.trying
 
-    def _settings(self) -> AdapterSettings:
+    @property
+    def settings(self) -> AdapterSettings:
+        """What is in force now."""
         return self._context.settings.of(self.name)
 
     async def _lose(self, state: str, detail: str) -> None:
@@ -152,19 +154,19 @@ class Session:
         """Until the vehicle is to be asked again, by the settings of each moment, or news."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        while (left := begun + min(longest, self._settings().probe_interval_s) - loop.time()) > 0:
+        while (left := begun + min(longest, self.settings.probe_interval_s) - loop.time()) > 0:
             if await elm.rest(min(left, _GLANCE_S)):
                 return
 
     async def _poll(self, elm: Elm327, vehicle: Vehicle) -> str | None:
         """Read live values until the engine is off, and say why; None if the vehicle changed."""
         car = await self.name_of(vehicle)
-        poller = Poller(self.name, elm, vehicle, car, self._context, self._settings)
+        poller = Poller(self.name, elm, vehicle, car, self._context, lambda: self.settings)
         headers = UNKNOWN_ECU not in vehicle.supported
         elm.abilities = elm.abilities.model_copy(
             update={"headers": headers, "batch": await poller.try_batch()}
         )
-        known = f"{', '.join(vehicle.supported)}; reading every {self._settings().interval_s:g} s"
+        known = f"{', '.join(vehicle.supported)}; reading every {self.settings.interval_s:g} s"
         await self._tell_state(
             "connected", known, abilities=elm.abilities, protocol=vehicle.protocol
         )
@@ -204,7 +206,7 @@ class Session:
     def adapter(self) -> Elm327:
         """The adapter; PluginError if it is not connected."""
         if self._elm is None:
-            port = self._settings().port
+            port = self.settings.port
             where = port if self.name == port else f"{self.name}, {port}"
             raise PluginError(f"No adapter is connected at {where}: {self._trouble}.")
         return self._elm

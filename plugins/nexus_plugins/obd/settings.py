@@ -71,6 +71,9 @@ class Reading(Settings):
     """Seconds between two questions to a standing or missing vehicle."""
     reconnect_max_s: Seconds = 30.0
     """Longest pause in seconds between two attempts to reach a lost adapter."""
+    clear_engine_off: bool = False
+    """Whether `obd.clear` is refused unless every control unit says that the engine stands.
+    Otherwise the control units alone judge whether the conditions are right."""
 
     @field_validator("pids")
     @classmethod
