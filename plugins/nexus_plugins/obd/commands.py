@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from nexus_agent.plugin import Context, PluginError, Progress, Quality, Stream
-from nexus_plugins.obd import examination, pids, scan
+from nexus_plugins.obd import pids, scan
 from nexus_plugins.obd.elm327 import Elm327
 from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS
 from nexus_plugins.obd.scan import Scan
@@ -39,6 +39,9 @@ async def read_codes(
     session: Session, args: ScanArgs, context: Context[ObdSettings], progress: Progress
 ) -> dict[str, Any]:
     """`obd.scan`. Raises PluginError."""
+    # Tables and decoders that a box which only watches never needs.
+    from nexus_plugins.obd import examination
+
     elm = session.adapter()
     vehicle = await session.present(progress)
     progress("reading the VIN")
