@@ -27,7 +27,7 @@ from nexus_console.db.engine import Database, reason
 from nexus_console.dispatch import Dispatcher
 from nexus_console.ingest import Inbox, Writer
 from nexus_console.keeper import Keeper
-from nexus_console.live import Live
+from nexus_console.live import Change, Live
 from nexus_console.mqtt import Link
 
 STOP_HTTP_S: Final = 2
@@ -52,10 +52,13 @@ async def run(settings: ConsoleSettings, *, stop: asyncio.Event | None = None) -
     link = Link(settings.broker, tls, inbox)
     live = Live()
     dispatcher = Dispatcher(database, link)
-    writer = Writer(
-        database, inbox, publish=link.publish, came_up=dispatcher.came_up, tell=live.tell
-    )
-    keeper = Keeper(database, settings.retention, busy=lambda: len(inbox) > 0)
+    keeper = Keeper(database, settings.retention, busy=lambda: len(inbox) > 0, tell=live.tell)
+
+    def tell(changes: set[Change]) -> None:
+        live.tell(changes)
+        keeper.heed(changes)
+
+    writer = Writer(database, inbox, publish=link.publish, came_up=dispatcher.came_up, tell=tell)
     services = Services(
         database=database,
         accounts=Accounts(database),

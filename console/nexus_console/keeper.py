@@ -1,26 +1,31 @@
-"""The background work on what is stored: summing up readings, and deleting what is too old."""
+"""The background work on what is stored: cars' histories, sums of readings, and deletion."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from nexus_agent.protocol import Stream
 from nexus_console import retention
 from nexus_console.config import RetentionSettings
 from nexus_console.db.engine import Database, reason
+from nexus_console.live import VEHICLES, Change
 from nexus_console.retention import Deleted
 from nexus_console.rollups import Rollups
+from nexus_console.vehicles.history import Histories
 
 ROLL_UP_PERIOD_S: Final = 10.0
 RETENTION_PERIOD_S: Final = 3600.0
 LONGEST_YIELD_S: Final = 1.0
 """How long it stands back for ingest after a transaction: a backlog that takes hours is no reason
 to do nothing for hours."""
+GATHER_S: Final = 0.2
+"""How long it waits, once woken, for the rest of a scan."""
 _LOOK_S: Final = 0.02
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -29,15 +34,24 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Keeper:
     """Keeps the tables in order. `run` is one thread's work, in transactions of a few ms.
 
-    busy: whether ingest has messages waiting; the keeper lets it go first.
+    busy: whether ingest has messages waiting; the keeper lets it go first. tell: of cars' histories
+    that have changed.
     """
 
     def __init__(
-        self, database: Database, settings: RetentionSettings, *, busy: Callable[[], bool]
+        self,
+        database: Database,
+        settings: RetentionSettings,
+        *,
+        busy: Callable[[], bool],
+        tell: Callable[[set[Change]], None] = lambda _: None,
     ) -> None:
-        self._database, self._settings, self._busy = database, settings, busy
+        self._database, self._settings, self._busy, self._tell = database, settings, busy, tell
+        self._histories = Histories(database)
         self._rollups = Rollups(database)
         self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._next_sums = 0.0
         self._next_retention = 0.0
 
     def run(self) -> None:
@@ -47,18 +61,32 @@ class Keeper:
                 self._turn()
             except SQLAlchemyError as error:
                 _log.error(
-                    "database refused, will try again: sums and retention wait",
+                    "database refused, will try again: histories, sums and retention wait",
                     reason=reason(error),
                     next_try_s=ROLL_UP_PERIOD_S,
                 )
-            self._stop.wait(ROLL_UP_PERIOD_S)
+            if self._woken.wait(ROLL_UP_PERIOD_S):
+                self._woken.clear()
+                self._stop.wait(GATHER_S)
 
     def stop(self) -> None:
         """Finish the transaction at hand and let `run` return."""
         self._stop.set()
+        self._woken.set()
+
+    def heed(self, changes: Collection[Change]) -> None:
+        """Somebody looks at a car while it is scanned: let its history not wait for the sums."""
+        if any(what == Stream.EVENT for _, what in changes):
+            self._woken.set()
 
     def _turn(self) -> None:
+        for step in self._steps(self._histories.turn()):
+            if step.boxes:
+                self._tell({(box, VEHICLES) for box in step.boxes})
         began = time.monotonic()
+        if self._stop.is_set() or began < self._next_sums:
+            return
+        self._next_sums = began + ROLL_UP_PERIOD_S
         if count := sum(self._steps(self._rollups.turn())):
             _log.debug("readings summed up", events=count, seconds=_since(began))
         if self._stop.is_set() or began < self._next_retention:

@@ -14,13 +14,15 @@ from typing import Final
 
 PRESENCE: Final = "presence"
 COMMANDS: Final = "commands"
-"""What may change of a box beside its streams, which go by their own names."""
+VEHICLES: Final = "vehicles"
+"""What may change of a box beside its streams, which go by their own names. VEHICLES: the history
+of a car that it has told of."""
 
 MAX_WATCHERS: Final = 500
 """Pages that one console serves; each is one open connection."""
 
 Change = tuple[str, str]
-"""(device, stream or PRESENCE or COMMANDS)"""
+"""(device, stream or one of the above)"""
 
 
 class Watcher:

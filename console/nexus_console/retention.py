@@ -2,7 +2,7 @@
 
 Marks stay for ever: `streams`, `ranges` and `losses` are what the console has promised to boxes.
 Events are old by when they came here, never by a box's clock, and go only after `rollups` has
-summed them up.
+summed them up and cars' histories have taken what they say.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     or_,
     select,
     update,
@@ -44,6 +45,7 @@ from nexus_console.db.models import (
     streams,
     type_spans,
     untimed,
+    vehicle_marks,
 )
 
 DAY: Final = 86_400 * 1_000_000_000
@@ -91,13 +93,21 @@ def turn(database: Database, settings: RetentionSettings, now: int) -> Iterator[
         Stream.EVENT: settings.event_days,
         Stream.ALERT: settings.event_days,
     }
+    told = func.coalesce(vehicle_marks.c.position, 0)
+    marks = select(rollup_marks.c.device_id, rollup_marks.c.position, told).join_from(
+        rollup_marks,
+        vehicle_marks,
+        rollup_marks.c.device_id == vehicle_marks.c.device_id,
+        isouter=True,
+    )
     with database.read() as connection:
-        marks = connection.execute(select(rollup_marks)).all()
-    for device_id, rolled_up in marks:
+        found = connection.execute(marks).all()
+    for device_id, rolled_up, in_histories in found:
         for stream, kept in days.items():
             if kept:
                 code = STREAM_CODES[stream]
-                for count in _raw(database, device_id, code, rolled_up, now - kept * DAY):
+                done = min(rolled_up, in_histories) if stream is Stream.EVENT else rolled_up
+                for count in _raw(database, device_id, code, done, now - kept * DAY):
                     yield Deleted(events=count)
         yield Deleted()
     if settings.minute_days:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Table, bindparam, case, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from nexus_agent.protocol import Quality
 from nexus_console.blocks import with_lines
 from nexus_console.curves import Reading, readings
-from nexus_console.db.engine import Database, storable
+from nexus_console.db.engine import Database, storable, upsert
 from nexus_console.db.models import (
     CLOCKS,
     STREAMS,
@@ -191,7 +190,7 @@ class Rollups:
             known |= _stored(connection, missing)
             # Not all of them at once: a refused insert uses up an id on PostgreSQL.
             if new := missing - known.keys():
-                statement = _insert(connection, series).on_conflict_do_nothing()
+                statement = upsert(connection, series).on_conflict_do_nothing()
                 connection.execute(statement, [curve._asdict() for curve in sorted(new)])
                 known |= _stored(connection, new)
         return known
@@ -261,7 +260,7 @@ class _Batch:
 
     def move_marks(self, connection: Connection) -> None:
         """Move every mark, unless one has been moved since. Raises _OvertakenError."""
-        insert = _insert(connection, rollup_marks)
+        insert = upsert(connection, rollup_marks)
         statement = insert.on_conflict_do_update(
             index_elements=["device_id"],
             set_={"position": insert.excluded.position},
@@ -274,13 +273,6 @@ class _Batch:
         moved = connection.execute(statement, rows, execution_options={"preserve_rowcount": True})
         if moved.rowcount != len(rows):
             raise _OvertakenError
-
-
-def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that may have an ON CONFLICT: each database has a class of its own for it."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
 
 
 def _stored(connection: Connection, curves: set[Curve]) -> dict[Curve, int]:
@@ -297,7 +289,7 @@ def _add(connection: Connection, table: Table, periods: Periods, ids: dict[Curve
     """Add *periods* to what *table* holds of them."""
     if not periods:
         return
-    insert = _insert(connection, table)
+    insert = upsert(connection, table)
     old, new = table.c, insert.excluded
     sums = {quality.value: old[quality] + new[quality] for quality in Quality}
     total = case((old.ok == 0, new.total), (new.ok == 0, old.total), else_=old.total + new.total)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Which = Literal["agent", "console"]
 
-HEADS: Final[dict[Which, str]] = {"agent": "0002", "console": "0004"}
+HEADS: Final[dict[Which, str]] = {"agent": "0002", "console": "0005"}
 """Newest revision of each; a test compares them with Alembic's own view of the scripts."""
 
 

@@ -9,7 +9,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_migrations import HEADS, upgrade
@@ -64,6 +75,13 @@ def reason(error: SQLAlchemyError) -> str:
 def storable(text: str) -> str:
     """*text* as every database takes it: PostgreSQL's cannot hold NUL, UTF-8 no lone surrogate."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that may have an ON CONFLICT: each database has a class of its own for it."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def to_head(connection: Connection) -> None:

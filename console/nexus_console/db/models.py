@@ -297,6 +297,64 @@ rollup_marks = Table(
     Column("position", BigInteger, nullable=False),
 )
 
+# What boxes have told of cars, as far as a car's history is made of it: see vehicles/facts.py. It
+# stays when retention deletes the events, so it holds what they said.
+vehicle_facts = Table(
+    "vehicle_facts",
+    metadata,
+    Column("ref", String(64), primary_key=True),
+    Column("device_id", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("type", String(40), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    # One of CLOCKS: what is `unknown` may be set right later.
+    Column("clock", SmallInteger, nullable=False, index=True),
+    Column("scan_id", String(64)),
+    Column("vin", String(17)),
+    # JSON: the event's data, without what the columns have.
+    Column("data", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# One row a car, made anew from its facts whenever there are new ones.
+vehicles = Table(
+    "vehicles",
+    metadata,
+    Column("ref", String(64), primary_key=True),
+    Column("vin", String(17), index=True),
+    Column("maker", Text),
+    Column("model_year", Integer),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False, index=True),
+    Column("last_scan", BigInteger),
+    # Codes that it has, and those of which nobody knows whether it still has them.
+    Column("present", Integer, nullable=False),
+    Column("unknown", Integer, nullable=False),
+)
+
+# Every code that a car has ever shown. Its life is JSON: see vehicles/history.py.
+vehicle_codes = Table(
+    "vehicle_codes",
+    metadata,
+    Column("ref", String(64), primary_key=True),
+    Column("ecu", String(64), primary_key=True),
+    Column("code", String(40), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("life", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# How far the events of a box are in these tables, and how many of them could not be read.
+vehicle_marks = Table(
+    "vehicle_marks",
+    metadata,
+    Column("device_id", ForeignKey("devices.id"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("unreadable", BigInteger, nullable=False),
+)
+
 commands = Table(
     "commands",
     metadata,

@@ -1,0 +1,1 @@
+"""What is known of each car: one history, whichever boxes and plugins have told of it."""
