@@ -44,6 +44,6 @@ class Page:
         if file := self._files.get(path):
             cache = _FOREVER if path.startswith("/assets/") else _ASK_AGAIN
             return FileResponse(file, headers={"Cache-Control": cache})
-        if path == "/" or path.startswith("/boxes/"):
+        if path == "/" or path.startswith(("/boxes/", "/vehicles")):
             return FileResponse(self._files["/index.html"], headers={"Cache-Control": _ASK_AGAIN})
         return None

@@ -127,7 +127,7 @@ def counters() -> Any:
     return emissions.InUseCounters(vehicle_ref=REF, ecus=(said,))
 
 
-def tests() -> Any:
+def monitor_tests() -> Any:
     test = emissions.Test(
         monitor=0x21,
         test=0x80,
@@ -187,9 +187,7 @@ def fold(database: Database) -> int:
 
 
 def _car(ref: str | None, vin: str | None) -> dict[str, str]:
-    return {
-        key: value for key, value in (("vehicle_ref", ref), ("vin", vin)) if value is not None
-    }
+    return {key: value for key, value in (("vehicle_ref", ref), ("vin", vin)) if value is not None}
 
 
 def _answer(said: str | list[str]) -> scans.Codes:

@@ -9,7 +9,17 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from nexus_console import __version__
-from nexus_console.api import commands, delivery, devices, events, health, live, login, series
+from nexus_console.api import (
+    commands,
+    delivery,
+    devices,
+    events,
+    health,
+    live,
+    login,
+    series,
+    vehicles,
+)
 from nexus_console.api.access import Services
 from nexus_console.api.errors import ApiError, install_handlers
 from nexus_console.api.headers import SecurityHeaders
@@ -31,7 +41,7 @@ def create_api(services: Services) -> FastAPI:
     api.state.services = services
     install_handlers(api)
     api.add_middleware(SecurityHeaders)
-    for module in (login, devices, events, series, delivery, commands, live, health):
+    for module in (login, devices, events, series, vehicles, delivery, commands, live, health):
         api.include_router(module.router, prefix=PREFIX)
     # Load balancers ask at the root.
     api.include_router(health.router, include_in_schema=False)

@@ -11,7 +11,7 @@ from sqlalchemy import Row, select
 from nexus_console.auth import Accounts, Attempts, User
 from nexus_console.config import RetentionSettings
 from nexus_console.db.engine import Database
-from nexus_console.db.models import devices
+from nexus_console.db.models import devices, vehicles
 from nexus_console.dispatch import Dispatcher
 from nexus_console.ingest import Writer
 from nexus_console.live import Live
@@ -73,3 +73,16 @@ def _device(
 
 
 DeviceDep = Annotated[Row[Any], Depends(_device)]
+
+
+def _vehicle(
+    vehicle: Annotated[str, Path(max_length=64)], services: ServicesDep, _user: UserDep
+) -> Row[Any]:
+    with services.database.read() as connection:
+        row = connection.execute(select(vehicles).where(vehicles.c.ref == vehicle)).one_or_none()
+    if row is None:
+        raise HTTPException(404, f"There is no vehicle {vehicle!r}.")
+    return row
+
+
+VehicleDep = Annotated[Row[Any], Depends(_vehicle)]

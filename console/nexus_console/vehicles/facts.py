@@ -106,25 +106,12 @@ def told_by(row: Any) -> Told:
 
 
 def in_order(told: Iterable[Told]) -> list[Scan | Clearing]:
-    """By their times; those of one box as it numbered them, whatever its clock did.
-
-    The order depends on nothing but what is told. A scan that a box sent twice, its disk having
-    been restored, counts once.
-    """
+    """By their times; those of one box as it numbered them, whatever its clock did."""
     rows = sorted(told, key=lambda one: (one.device_id, one.epoch, one.seq, one.time))
     boxes = [
         list(_not_before(of_box)) for _, of_box in groupby(rows, key=lambda one: one.device_id)
     ]
-    found: list[Scan | Clearing] = []
-    seen: set[tuple[int, str]] = set()
-    for _, _, one in heapq.merge(*boxes, key=lambda entry: entry[:2]):
-        scan_id = one.said.origin.scan_id
-        if isinstance(one.said, Scan) and scan_id is not None:
-            if (one.device_id, scan_id) in seen:
-                continue
-            seen.add((one.device_id, scan_id))
-        found.append(one.said)
-    return found
+    return [one.said for _, _, one in heapq.merge(*boxes, key=lambda entry: entry[:2])]
 
 
 def _not_before(of_box: Iterable[Told]) -> Iterator[tuple[int, int, Told]]:

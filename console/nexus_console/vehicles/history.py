@@ -104,6 +104,7 @@ class Histories:
             if not rows:
                 return None
             facts, unreadable = _read(connection, [row for row in rows if row.type in TYPES])
+            facts = _once(connection, facts)
             if facts:
                 connection.execute(insert(vehicle_facts), [fact._asdict() for fact in facts])
             _recompute(connection, {fact.ref for fact in facts})
@@ -171,6 +172,30 @@ def _read(connection: Connection, rows: list[Row[Any]]) -> tuple[list[Fact], int
         if fact is not None:
             facts.append(fact)
     return facts, unreadable
+
+
+def _once(connection: Connection, facts: list[Fact]) -> list[Fact]:
+    """*facts*, of one box, without scans that it has sent before its disk was restored."""
+    scans = {(fact.ref, fact.scan_id) for fact in facts if fact.type == SCAN}
+    columns = vehicle_facts.c
+    known: set[tuple[str, str | None]] = set()
+    if scans:
+        rows = connection.execute(
+            select(columns.ref, columns.scan_id).where(
+                columns.type == SCAN,
+                columns.device_id == facts[0].device_id,
+                tuple_(columns.ref, columns.scan_id).in_(sorted(scans)),
+            )
+        )
+        known = {(row.ref, row.scan_id) for row in rows}
+    found = []
+    for fact in facts:
+        if fact.type == SCAN:
+            if (fact.ref, fact.scan_id) in known:
+                continue
+            known.add((fact.ref, fact.scan_id))
+        found.append(fact)
+    return found
 
 
 def _recompute(connection: Connection, refs: Collection[str]) -> None:

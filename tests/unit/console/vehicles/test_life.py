@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -181,4 +182,4 @@ def test_what_comes_twice_in_a_row_changes_nothing(told: list[Said]) -> None:
 def test_a_change_is_one(told: list[Said]) -> None:
     for life in lives(told).values():
         said = [(change.state, change.kinds) for change in life.changes]
-        assert all(one != other for one, other in zip(said, said[1:], strict=False))
+        assert all(one != other for one, other in pairwise(said))
