@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +20,10 @@ from nexus_console import __version__, backup
 from nexus_console.app import open_database, run
 from nexus_console.auth import Accounts, Role, UserError
 from nexus_console.config import ConsoleSettings
-from nexus_console.db.engine import Database
+from nexus_console.db.engine import Database, reason
+from nexus_console.vehicles import erasure
+
+_Result = TypeVar("_Result")
 
 config_option = click.option(
     "--config",
@@ -111,6 +114,36 @@ def restore_backup(file: Path, source: Path, *, as_json: bool) -> None:
     _tell(result, as_json=as_json, done="restored")
 
 
+@main.command("erase")
+@config_option
+@json_option
+@click.option("--vehicle", "ref", metavar="REF", help="The vehicle's reference.")
+@click.option(
+    "--vin",
+    metavar="VIN",
+    help="Its VIN, where boxes have sent it. `-` reads it from stdin, so that no shell keeps it.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase_vehicle(
+    file: Path, ref: str | None, vin: str | None, *, as_json: bool, yes: bool
+) -> None:
+    """Erase a vehicle: its history, and what stored events say of it.
+
+    The console may go on running. Backups are not touched, nor what boxes still hold: erase it
+    there first, with `nexus erase`.
+    """
+    if (ref is None) == (vin is None):
+        raise click.UsageError("Give one of --vehicle and --vin.")
+    if vin == "-":
+        vin = sys.stdin.readline().strip()
+    if not yes:
+        click.confirm("Erase all that is stored about this vehicle?", abort=True, err=True)
+    result = _with_database(
+        file, lambda database: erasure.erase(database, ref=ref, vin=vin, progress=_Progress())
+    )
+    click.echo(result.model_dump_json() if as_json else _erased_text(result))
+
+
 @main.group()
 def user() -> None:
     """Who may log in to the console."""
@@ -168,7 +201,7 @@ def _with_accounts(file: Path, action: Callable[[Accounts], Any]) -> Any:
         database.close()
 
 
-def _with_database(file: Path, action: Callable[[Database], backup.Result]) -> backup.Result:
+def _with_database(file: Path, action: Callable[[Database], _Result]) -> _Result:
     """*action* on the database as it is: no schema is made or changed before."""
     settings = _settings(file)
     try:
@@ -177,8 +210,10 @@ def _with_database(file: Path, action: Callable[[Database], backup.Result]) -> b
         raise _WrongSettings(f"{file}: database.url: cannot be used: {error}") from None
     try:
         return action(database)
-    except backup.BackupError as error:
+    except (backup.BackupError, erasure.ErasureError) as error:
         raise _Failed(str(error)) from None
+    except SQLAlchemyError as error:
+        raise _Failed(f"the database refused: {reason(error)}") from None
     finally:
         database.close()
 
@@ -191,6 +226,27 @@ def _tell(result: backup.Result, *, as_json: bool, done: str) -> None:
     click.echo(
         f"{result.file}: {rows:,} rows, {result.bytes:,} bytes {done}; log-ins are not in it"
     )
+
+
+def _erased_text(result: erasure.Erased) -> str:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.events.items())
+    events = f"stored events: {sum(result.events.values()):,}"
+    lines = [
+        f"histories: {result.vehicles}, with {result.facts:,} facts and {result.codes:,} codes",
+        f"{events} ({kinds})" if kinds else events,
+        f"segments set aside: {result.segments}",
+        f"unreadable messages: {result.messages}",
+        f"answers to commands: {result.commands}",
+    ]
+    if result.not_searched:
+        lines.append(f"not searched, for nobody can decode them: {result.not_searched} segments")
+    if not result.log_emptied:
+        lines.append(
+            "the database's own log is in use and still holds it: run this again, or restart the "
+            "console"
+        )
+    lines.append("not touched: backups, and what boxes still hold")
+    return "\n".join(lines)
 
 
 def _password(*, from_stdin: bool) -> str:

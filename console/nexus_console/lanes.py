@@ -26,7 +26,13 @@ from nexus_console.db.engine import storable
 from nexus_console.db.models import STREAM_CODES, losses, ranges, segments, streams
 from nexus_console.eventlog import Device, EventLog
 from nexus_console.ranges import Coverage, Doubts, Span, overlap, subtract
-from nexus_console.repeats import crc_of, is_aside, known_lines, set_segment_aside
+from nexus_console.repeats import (
+    crc_of,
+    is_aside,
+    is_known,
+    known_lines,
+    set_segment_aside,
+)
 
 MAX_TIME: Final = 2**63 - 1
 """The latest time in ns that a 64-bit column holds, in the year 2262."""
@@ -331,7 +337,7 @@ class Lane:
             lines.part(seq, seq)
             for first, last in old
             for seq, line in enumerate(lines.part(first, last).lines, first)
-            if strange or (seq in known and line not in known[seq])
+            if strange or (seq in known and not is_known(line, known[seq]))
         ]
 
 

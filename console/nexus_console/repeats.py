@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from nexus_agent.protocol import MAX_SEGMENT_BYTES, Segment, Stream, read_segment
 from nexus_console.blocks import with_lines
 from nexus_console.db.models import STREAM_CODES, events, segments, set_aside
+from nexus_console.vehicles.erased import is_erased_line
 
 _LONGEST_SEGMENT: Final = MAX_SEGMENT_BYTES // 100
 """No segment has more events: a line with all its attributes is longer than 100 bytes."""
@@ -52,6 +53,14 @@ def set_segment_aside(
     )
 
 
+def is_known(line: str, known: set[str]) -> bool:
+    """Whether an event came before, *known* being what is here under its number.
+
+    Of one that was erased nobody can tell, and to take it for another would bring it back.
+    """
+    return line in known or any(map(is_erased_line, known))
+
+
 def known_lines(
     connection: Connection, device_id: int, stream_id: int, segment: Segment
 ) -> dict[int, set[str]]:
@@ -71,7 +80,7 @@ def known_lines(
         )
     ).all()
     for row in rivals:
-        lines = read_segment(_segment(row, segment.stream, segment.epoch)).lines
+        lines = read_segment(segment_of(row, segment.stream, segment.epoch)).lines
         for seq, line in enumerate(lines, row.first):
             found.setdefault(seq, set()).add(line)
     return found
@@ -113,7 +122,7 @@ def _key(stream_id: int, kind: Kind, segment: Segment) -> dict[str, Any]:
     }
 
 
-def _segment(row: Row[Any], stream: Stream, epoch: int) -> Segment:
+def segment_of(row: Row[Any], stream: Stream, epoch: int) -> Segment:
     """The segment of a row of `set_aside`; when it was recorded is not kept there."""
     return Segment(
         stream=stream,

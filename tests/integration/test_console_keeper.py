@@ -9,13 +9,16 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import text
+from tests.integration.console_cars import REF, Boxes, identified
 from tests.integration.console_history import DAY, START, add_device, add_events, pid, rows_of
+from tests.integration.console_messages import Store
 
 from nexus_console import keeper
 from nexus_console.config import RetentionSettings
 from nexus_console.db.engine import Database
-from nexus_console.db.models import events, rollup_marks, series_minute
+from nexus_console.db.models import events, rollup_marks, series_minute, vehicles
 from nexus_console.keeper import Keeper
+from nexus_console.live import VEHICLES, Change
 from nexus_console.rollups import MINUTE
 
 pytest_plugins = ["tests.integration.console_databases"]
@@ -60,6 +63,26 @@ def test_it_sums_up_and_then_deletes_what_is_old(console_database: Database) -> 
     with running(Keeper(console_database, RetentionSettings(), busy=lambda: False)):
         until(lambda: [row["position"] for row in rows_of(console_database, events)] == [2])
     assert [row["ok"] for row in rows_of(console_database, series_minute)] == [2]
+
+
+def test_an_event_wakes_it_and_who_watches_hears_of_the_history(
+    console_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "ROLL_UP_PERIOD_S", 3600.0)
+    told: list[Change] = []
+    one = Keeper(
+        console_database,
+        RetentionSettings(),
+        busy=lambda: False,
+        tell=told.extend,
+    )
+    boxes = Boxes(Store(console_database))
+    with running(one):
+        boxes.tell(identified(), at=0)
+        one.heed({("bay-1", "event")})
+        until(lambda: told)
+    assert told == [("bay-1", VEHICLES)]
+    assert [row["ref"] for row in rows_of(console_database, vehicles)] == [REF]
 
 
 def test_it_goes_on_when_the_database_is_back(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
+from tests.integration.console_cars import fold
 from tests.integration.console_history import (
     DAY,
     START,
@@ -47,6 +48,7 @@ NOW = START + 100 * DAY
 def roll_up(database: Database) -> None:
     for _ in Rollups(database).turn():
         pass
+    fold(database)
 
 
 def clear(database: Database, **days: int) -> Deleted:
@@ -74,6 +76,16 @@ def test_what_came_too_long_ago_goes_by_the_consoles_clock_alone(
     roll_up(console_database)
     assert clear(console_database, raw_days=30) == Deleted(events=2)
     assert positions(console_database) == [3, 4]
+
+
+def test_an_event_stays_until_it_is_in_a_vehicles_history(console_database: Database) -> None:
+    device = add_device(console_database)
+    add_events(console_database, device, [came(500, stream=Stream.EVENT), came(500)])
+    for _ in Rollups(console_database).turn():
+        pass
+    assert clear(console_database, event_days=400, raw_days=30) == Deleted(events=1)
+    fold(console_database)
+    assert clear(console_database, event_days=400) == Deleted(events=1)
 
 
 def test_each_stream_has_its_own_days(console_database: Database) -> None:

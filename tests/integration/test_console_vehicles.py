@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -165,18 +166,17 @@ def test_a_clock_that_becomes_known_puts_a_scan_in_its_place(
 
 def random_story(source: random.Random, boxes: Boxes, length: int) -> None:
     for _ in range(length):
-        said = source.choice(
-            [
-                lambda n: found(n, *source.sample(["P0301", "P0420", "P0171"], 2)),
-                found,
-                silent,
-                lambda _: cleared(source.choice(list(Quality))),
-                lambda _: identified(ref=source.choice([REF, "another"])),
-                lambda _: readiness(complete=source.random() < 0.5),
-                lambda _: frame(),
-                lambda _: ("scan.completed", {"scan_id": 1}),
-            ]
-        )(f"{source.getrandbits(64):x}")
+        kinds: list[Callable[[str], Any]] = [
+            lambda n: found(n, *source.sample(["P0301", "P0420", "P0171"], 2)),
+            found,
+            silent,
+            lambda _: cleared(source.choice(list(Quality))),
+            lambda _: identified(ref=source.choice([REF, "another"])),
+            lambda _: readiness(complete=source.random() < 0.5),
+            lambda _: frame(),
+            lambda _: ("scan.completed", {"scan_id": 1}),
+        ]
+        said = source.choice(kinds)(f"{source.getrandbits(64):x}")
         boxes.tell(said, at=source.randrange(9 * HOUR), box=source.choice(["bay-1", "bay-2"]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -175,6 +175,11 @@ def _part(whole: Segment, lines: list[bytes], events: list[Event]) -> Segment:
     crc = checksum(stream=stream, epoch=epoch, first=first, last=last, count=count, payload=payload)
     times = events[0].time, events[-1].time
     return Segment(stream, epoch, first, last, count, *times, crc, payload)
+
+
+def pack_lines(lines: Iterable[str]) -> bytes:
+    """JSON lines as a payload has them."""
+    return compress("\n".join(lines).encode())
 
 
 def unpack_lines(payload: bytes) -> list[str]:

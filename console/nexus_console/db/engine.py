@@ -57,6 +57,21 @@ class Database:
         with self._writer.begin() as connection:
             to_head(connection)
 
+    def empty_log(self) -> bool:
+        """Write SQLite's write-ahead log back and empty it: what was deleted is in there too.
+
+        False where somebody was reading all the while. PostgreSQL sees to its own.
+        """
+        if not self.is_sqlite:
+            return True
+        connection = self._writer.raw_connection()
+        try:
+            cursor = connection.cursor()
+            busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            connection.close()
+        return not busy
+
     def check(self) -> None:
         """Raise SQLAlchemyError unless the database answers."""
         with self.read() as connection:
