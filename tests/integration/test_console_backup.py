@@ -18,6 +18,7 @@ import pytest
 import zstandard
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
+from tests.integration.console_cars import Boxes, fold, found
 from tests.integration.console_history import (
     START,
     add_device,
@@ -25,6 +26,7 @@ from tests.integration.console_history import (
     pid,
     rows_of,
 )
+from tests.integration.console_messages import Store
 
 from nexus_agent.protocol import Stream
 from nexus_console import archive
@@ -54,6 +56,8 @@ def fill(database: Database) -> None:
     told = [pid(n + 0.1, time=START + n, stream=stream) for n in range(700) for stream in Stream]
     add_events(database, device, sorted(told, key=lambda one: one.stream))
     add_events(database, add_device(database, "bay-2"), [pid("ä\\u0000", "refused")])
+    Boxes(Store(database)).tell(found("a", "P0301"), at=0, box="bay-3")
+    fold(database)
     for _ in Rollups(database).turn():
         pass
     accounts = Accounts(database)

@@ -8,6 +8,15 @@ import type {
   SeriesList,
   Session,
 } from "./types";
+import type {
+  CodeLife,
+  FreezeFrame,
+  LiveValue,
+  Scan,
+  Told,
+  VehicleDetail,
+  VehiclePage,
+} from "./vehicles";
 
 const ROOT = "/api/v1";
 
@@ -60,10 +69,18 @@ async function call<T>(path: string, body?: unknown): Promise<T> {
 
 type Query = Record<string, string | number | boolean>;
 
-function box(id: string, path = "", query: Query = {}): string {
+function asked(query: Query): string {
   const pairs = Object.entries(query).map(([key, value]) => [key, String(value)]);
   const text = new URLSearchParams(pairs).toString();
-  return `/devices/${encodeURIComponent(id)}${path}${text && `?${text}`}`;
+  return text && `?${text}`;
+}
+
+function box(id: string, path = "", query: Query = {}): string {
+  return `/devices/${encodeURIComponent(id)}${path}${asked(query)}`;
+}
+
+function car(ref: string, ...path: string[]): string {
+  return ["/vehicles", ref, ...path].map((part, n) => (n ? encodeURIComponent(part) : part)).join("/");
 }
 
 export const api = {
@@ -80,5 +97,15 @@ export const api = {
   delivery: (id: string) => call<Delivery>(box(id, "/delivery")),
   commands: async (id: string) =>
     (await call<{ commands: Command[] }>(box(id, "/commands", { limit: 5 }))).commands,
+  vehicles: (query: { search: string; limit: number; after?: string }) =>
+    call<VehiclePage>(`/vehicles${asked(query)}`),
+  vehicle: (ref: string) => call<VehicleDetail>(car(ref)),
+  liveValues: async (ref: string) =>
+    (await call<{ values: LiveValue[] }>(car(ref, "live"))).values,
+  code: (ref: string, ecu: string, code: string) => call<CodeLife>(car(ref, "codes", ecu, code)),
+  freezeFrames: async (ref: string) =>
+    (await call<{ frames: FreezeFrame[] }>(car(ref, "freeze-frames"))).frames,
+  scans: (ref: string, query: { limit: number; after?: string }) =>
+    call<{ scans: Told<Scan>[]; next: string | null }>(car(ref, "scans") + asked(query)),
   command: (id: string, name: string) => call<Command>(box(id, "/commands"), { name }),
 };

@@ -55,6 +55,11 @@ export class Loading {
   }
 }
 
+/** Whether the history of a car has changed, whichever box has told of it. */
+export function ofVehicles(changes: Record<string, string[]>): boolean {
+  return Object.values(changes).some((what) => what.includes("vehicles"));
+}
+
 /** Whether one of these streams of a box has changed. */
 export function ofBox(id: () => string, ...what: string[]) {
   return (changes: Record<string, string[]>): boolean =>

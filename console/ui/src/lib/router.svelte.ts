@@ -1,5 +1,9 @@
 export type Tab = "overview" | "events" | "delivery";
-export type View = { name: "fleet" } | { name: "box"; id: string; tab: Tab };
+export type View =
+  | { name: "fleet" }
+  | { name: "box"; id: string; tab: Tab }
+  | { name: "vehicles" }
+  | { name: "vehicle"; ref: string };
 
 const TABS: readonly string[] = ["events", "delivery"];
 
@@ -31,12 +35,17 @@ class Router {
 
 function read(path: string): View {
   const [first, id, tab] = path.split("/").slice(1).map(decodeURIComponent);
+  if (first === "vehicles") return id ? { name: "vehicle", ref: id } : { name: "vehicles" };
   if (first !== "boxes" || !id) return { name: "fleet" };
   return { name: "box", id, tab: tab && TABS.includes(tab) ? (tab as Tab) : "overview" };
 }
 
 export function boxPath(id: string, tab: Tab = "overview"): string {
   return `/boxes/${encodeURIComponent(id)}${tab === "overview" ? "" : `/${tab}`}`;
+}
+
+export function vehiclePath(ref: string): string {
+  return `/vehicles/${encodeURIComponent(ref)}`;
 }
 
 export const router = new Router();
