@@ -152,16 +152,19 @@ def live(name: str, pid: int, value: float | None, unit: str, ref: str = REF) ->
 
 
 class Boxes:
-    """Boxes that send to one console; what each sends gets the next numbers of its streams."""
+    """Boxes that send to one console; what each sends gets the next numbers of its streams.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    start: ns since 1970, from which times are counted.
+    """
+
+    def __init__(self, store: Store, *, start: int = NOW) -> None:
+        self._store, self._start = store, start
         self._next: Counter[tuple[str, Stream]] = Counter()
 
     def tell(
         self, *said: Any, at: int, box: str = "bay-1", synced: bool = True, boot: str = BOOT
     ) -> None:
-        """*said* by models, or (type, data) for what no model would let pass; at: s from NOW."""
+        """*said* by models, or (type, data) for what no model would let pass; at: s from start."""
         for one in said:
             kind, data = one if isinstance(one, tuple) else (one.type, one.document())
             model = catalogue.CATALOGUE[kind]
@@ -173,12 +176,12 @@ class Boxes:
                 stream=stream,
                 event_type=kind,
                 device=box,
-                time=NOW + at * SECOND,
+                time=self._start + at * SECOND,
                 mono=10**12 + at * SECOND,
                 boot=boot,
                 synced=synced,
             )
-            self._store.take(message(segment, device=box, received=NOW))
+            self._store.take(message(segment, device=box, received=self._start + at * SECOND))
 
 
 def fold(database: Database) -> int:

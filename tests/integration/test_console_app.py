@@ -587,5 +587,11 @@ async def test_the_description_names_every_endpoint(settings: ConsoleSettings) -
         "/devices/{device}/delivery",
         "/devices/{device}/commands",
         "/devices/{device}/commands/{command}",
+        "/vehicles",
+        "/vehicles/{vehicle}",
+        "/vehicles/{vehicle}/scans",
+        "/vehicles/{vehicle}/codes/{ecu}/{code}",
+        "/vehicles/{vehicle}/freeze-frames",
+        "/vehicles/{vehicle}/live",
         "/healthz",
     }

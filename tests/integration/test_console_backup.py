@@ -229,8 +229,8 @@ def test_only_an_empty_database_is_restored_into(
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        (b'"0004"', b'"0005"', "was made by a newer console"),
-        (b'"0004"', b'"0001"', "it has schema 0001"),
+        (b'"0005"', b'"0006"', "was made by a newer console"),
+        (b'"0005"', b'"0001"', "it has schema 0001"),
         (b'"bay-1"', b"7", "table devices, column name: int is no value"),
         (b'[1,"bay-1"', b'[null,"bay-1"', "table devices, column id: NoneType is no value"),
         (b'[1,"bay-1"', b'[18446744073709551615,"bay-1"', "too large|out of range"),
@@ -307,4 +307,4 @@ def test_people_are_told_that_log_ins_are_not_in_it(tmp_path: Path, made: Path) 
     assert result.stdout.endswith("written; log-ins are not in it\n")
     lines = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "b").read_bytes())
     assert b'"tokens"' not in lines
-    assert orjson.loads(lines.splitlines()[0])["revision"] == "0004"
+    assert orjson.loads(lines.splitlines()[0])["revision"] == "0005"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -18,6 +18,16 @@ from nexus_console.vehicles.scans import Origin, Scan
 _Said = TypeVar("_Said")
 _Kind = Literal["stored", "pending", "permanent"]
 _Why = Literal["not asked", "did not answer", "refused", "malformed"]
+
+_URGENCY: Final = (
+    State.RETURNED,
+    State.CONFIRMED,
+    State.PENDING,
+    State.PERMANENT,
+    State.UNKNOWN,
+    State.CLEARED,
+    State.GONE,
+)
 
 
 class Vehicle(BaseModel):
@@ -271,6 +281,6 @@ def _values(row: Row[Any], document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def by_urgency(code: VehicleCode) -> tuple[bool, bool, str, str]:
+def by_urgency(one: VehicleCode) -> tuple[int, str, str]:
     """What is there first, then what may be, then what was."""
-    return (not code.state.present, code.state is not State.UNKNOWN, code.ecu, code.code)
+    return (_URGENCY.index(one.state), one.ecu, one.code)

@@ -29,7 +29,9 @@ def browse(folder: Path) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url="http://console")
 
 
-@pytest.mark.parametrize("path", ["/", "/boxes/bay-1", "/boxes/bay-1/events"])
+@pytest.mark.parametrize(
+    "path", ["/", "/boxes/bay-1", "/boxes/bay-1/events", "/vehicles", "/vehicles/v-1"]
+)
 async def test_every_view_is_the_document_and_is_asked_for_again(folder: Path, path: str) -> None:
     async with browse(folder) as http:
         answer = await http.get(path)
