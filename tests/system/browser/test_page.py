@@ -104,6 +104,17 @@ async def test_a_command_shows_its_progress_and_its_result(
     await expect(scan).to_be_enabled()
 
 
+async def test_a_vehicles_page_follows_what_is_done_at_its_box(visitor: Visitor) -> None:
+    page = await visitor.open("/boxes/bay-2")
+    await page.get_by_role("region", name="Vehicle").get_by_role("link").click()
+    await see_change(page.locator("[data-live=engine_speed]"))
+    scans = page.get_by_role("region", name="Scans").get_by_role("listitem")
+    before = await scans.count()
+    box = await visitor.open("/boxes/bay-2")
+    await box.get_by_role("button", name="Scan").click()
+    await expect(scans).to_have_count(before + 1)
+
+
 async def test_clearing_is_asked_first_and_a_box_may_refuse_it(visitor: Visitor) -> None:
     page = await visitor.open("/boxes/bay-3")
     clear = page.get_by_role("button", name="Clear codes")
