@@ -173,6 +173,24 @@ async def test_what_nobody_has_told_is_null(
     assert car["codes"] == []
 
 
+async def test_words_of_a_newer_box_are_told_and_conclude_nothing(
+    console_database: Database, boxes: Boxes, http: httpx.AsyncClient
+) -> None:
+    scan = found("a", "P0301").document()
+    scan["modules"][0]["answers"]["historic"] = {"quality": "ok", "codes": ["P0999"]}
+    scan["phase"] = "during"
+    boxes.tell(
+        ("vehicle.identified", identified().document() | {"vin_check": "perhaps", "wheels": 4}),
+        ("scan.completed", scan),
+        at=0,
+    )
+    fold(console_database)
+    car = await ask(http, f"/vehicles/{REF}")
+    assert car["identity"]["data"]["vin_check"] == "perhaps"
+    assert car["scan"]["data"]["phase"] == "during"
+    assert [(one["code"], one["state"]) for one in car["codes"]] == [("P0301", "confirmed")]
+
+
 async def test_the_life_of_a_code_can_be_followed_to_its_events(
     console_database: Database, boxes: Boxes, http: httpx.AsyncClient
 ) -> None:

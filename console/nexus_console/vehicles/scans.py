@@ -50,12 +50,16 @@ class Scan(NamedTuple):
 
     @classmethod
     def of(cls, origin: Origin, data: Mapping[str, Any]) -> Scan:
-        """From the data of a `scan.completed` that has been read."""
+        """From the data of a `scan.completed` that has been read.
+
+        A kind that is not known here, of a newer box, says nothing of the others: it is left aside.
+        """
         modules: dict[str, dict[str, Answer]] = {}
         for module in data["modules"]:
             answers = modules.setdefault(module["ecu"], {})
-            for kind, said in module["answers"].items():
-                answers[kind] = Answer(said["quality"], frozenset(said["codes"]))
+            for kind in KINDS:
+                if said := module["answers"].get(kind):
+                    answers[kind] = Answer(said["quality"], frozenset(said["codes"]))
         return cls(origin, modules)
 
     def answers(self, ecu: str) -> Answers:
