@@ -53,18 +53,26 @@ class Keeper:
         self._woken = threading.Event()
         self._next_sums = 0.0
         self._next_retention = 0.0
+        # None of them waits for another one that the database refuses.
+        self._work: dict[str, Callable[[], None]] = {
+            "histories": self._tell_histories,
+            "sums": self._sum_up,
+            "retention": self._delete_old,
+        }
 
     def run(self) -> None:
         """Work until `stop`. A database that is away is waited for."""
         while not self._stop.is_set():
-            try:
-                self._turn()
-            except SQLAlchemyError as error:
-                _log.error(
-                    "database refused, will try again: histories, sums and retention wait",
-                    reason=reason(error),
-                    next_try_s=ROLL_UP_PERIOD_S,
-                )
+            for what, work in self._work.items():
+                try:
+                    work()
+                except SQLAlchemyError as error:
+                    _log.error(
+                        "database refused, will try again",
+                        waits=what,
+                        reason=reason(error),
+                        next_try_s=ROLL_UP_PERIOD_S,
+                    )
             if self._woken.wait(ROLL_UP_PERIOD_S):
                 self._woken.clear()
                 self._stop.wait(GATHER_S)
@@ -79,19 +87,23 @@ class Keeper:
         if any(what == Stream.EVENT for _, what in changes):
             self._woken.set()
 
-    def _turn(self) -> None:
+    def _tell_histories(self) -> None:
         for step in self._steps(self._histories.turn()):
             if step.boxes:
                 self._tell({(box, VEHICLES) for box in step.boxes})
+
+    def _sum_up(self) -> None:
         began = time.monotonic()
         if self._stop.is_set() or began < self._next_sums:
             return
         self._next_sums = began + ROLL_UP_PERIOD_S
         if count := sum(self._steps(self._rollups.turn())):
             _log.debug("readings summed up", events=count, seconds=_since(began))
+
+    def _delete_old(self) -> None:
+        began = time.monotonic()
         if self._stop.is_set() or began < self._next_retention:
             return
-        began = time.monotonic()
         steps = self._steps(retention.turn(self._database, self._settings, time.time_ns()))
         deleted = sum(steps, Deleted())
         if deleted != Deleted():

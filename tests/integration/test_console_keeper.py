@@ -106,6 +106,15 @@ def test_it_goes_on_when_the_database_is_back(
         until(lambda: mark(database) == 1)
 
 
+def test_readings_are_summed_up_while_the_database_refuses_histories(database: Database) -> None:
+    Boxes(Store(database)).tell(identified(), at=0)
+    with database.write() as connection:
+        connection.execute(text("DROP TABLE vehicle_facts"))
+    with running(Keeper(database, RetentionSettings(), busy=lambda: False)):
+        until(lambda: mark(database) == 1)
+    assert rows_of(database, vehicles) == []
+
+
 def test_it_stops_within_a_second_in_the_middle_of_much_work(database: Database) -> None:
     device = add_device(database)
     many = [pid(n, name=f"n{n}", time=START + n * MINUTE) for n in range(20_000)]
