@@ -241,6 +241,8 @@ async def test_live_values_are_this_cars_newest_of_each_module(
 ) -> None:
     boxes.tell(identified(), live("engine_speed", 0x0C, 800.0, "rpm"), at=0)
     boxes.tell(
+        live("oxygen_sensor_voltage", 0x14, 0.45, "V"),
+        live("oxygen_sensor_trim", 0x14, -0.8, "%"),
         live("engine_speed", 0x0C, 900.0, "rpm"),
         live("vehicle_speed", 0x0D, None, "km/h"),
         at=1,
@@ -251,6 +253,8 @@ async def test_live_values_are_this_cars_newest_of_each_module(
     assert [(one["name"], one["value"], one["quality"], one["time"]) for one in values] == [
         ("engine_speed", 900.0, "ok", time(1)),
         ("vehicle_speed", None, "absent", time(1)),
+        ("oxygen_sensor_trim", -0.8, "ok", time(1)),
+        ("oxygen_sensor_voltage", 0.45, "ok", time(1)),
     ]
 
 

@@ -148,7 +148,7 @@ def list_freeze_frames(vehicle: VehicleDep, services: ServicesDep) -> FreezeFram
 
 @router.get("/vehicles/{vehicle}/live")
 def list_live_values(vehicle: VehicleDep, services: ServicesDep) -> LiveValueList:
-    """The newest value of each PID of each control unit, of the boxes that saw it last."""
+    """The newest of each value of each control unit, of the boxes that saw it last."""
     with services.database.read() as connection:
         found = lookup.live_values(connection, vehicle.ref)
     return LiveValueList(

@@ -106,16 +106,16 @@ def names(connection: Connection, device_ids: Iterable[int]) -> Mapping[int, str
 
 
 def live_values(connection: Connection, ref: str) -> list[LiveValue]:
-    """The newest reading of each value of each control unit, by control unit and PID."""
+    """The newest reading of each value of each control unit, by control unit, PID and name."""
     kind = catalogue.vehicle.TelemetryPid
-    newest: dict[tuple[str, int], LiveValue] = {}
+    newest: dict[tuple[str, int, str], LiveValue] = {}
     for box in boxes(connection, [ref]).get(ref, [])[:LIVE_BOXES]:
         for row in arrived(connection, box.device_id, kind.type, newest=True, limit=LIVE_EVENTS):
             try:
                 said = kind.read(orjson.loads(row.line)["data"])
             except (orjson.JSONDecodeError, ProtocolError):
                 continue  # it is among the events as it came
-            key = (said.ecu, said.pid)
+            key = (said.ecu, said.pid, said.name)
             if said.vehicle_ref == ref and (key not in newest or newest[key].time <= row.time):
                 newest[key] = LiveValue(row.time, box.name, said)
     return [newest[key] for key in sorted(newest)]

@@ -142,7 +142,7 @@ def _readiness() -> Any:
 
 
 def _tests() -> Any:
-    def test(name: str | None, value: float, *, passed: bool) -> emissions.Test:
+    def test(name: str | None, value: float, *, passed: bool | None) -> emissions.Test:
         return emissions.Test(
             monitor=0x21,
             test=0x80,
@@ -164,6 +164,7 @@ def _tests() -> Any:
                     test("Oxygen sensor bank 1 sensor 1", 0.35, passed=True),
                     test("Catalyst bank 1", 0.82, passed=False),
                     test(None, 0.1, passed=True),
+                    test("Evaporative system", 0.0, passed=None),
                 ),
             ),
             emissions.Tests(ecu="7E9", quality=Quality.REFUSED, detail="service not supported"),

@@ -88,6 +88,8 @@ export interface Module {
 export interface Scan {
   scan_id: string;
   modules: Module[];
+  /** Null where freeze frames were not asked for. */
+  freeze_frames: (Answered & { frames: number })[] | null;
   phase: string | null;
 }
 
@@ -148,7 +150,8 @@ export interface Test {
   minimum: number | null;
   maximum: number | null;
   unit: string;
-  passed: boolean;
+  /** Null where it has not run since the codes were cleared. */
+  passed: boolean | null;
 }
 
 export interface Tests extends Answered {
