@@ -15,11 +15,13 @@ from nexus_agent.cli.options import Options, common
 
 @click.command()
 @common
-@click.option("--vin", required=True, metavar="VIN", help="The car's VIN, 17 letters and digits.")
+@click.option("--vin", required=True, metavar="VIN", help="The car's VIN, or - to read it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def erase(options: Options, *, vin: str, yes: bool) -> None:
     """Erase what this box keeps of a car. For members of the group nexus-admin.
+
+    With `--vin -` the VIN is read from stdin, and no list of processes shows it: then give --yes.
 
     Events that the console does not have yet are still sent, and go here once it has them. What the
     console keeps is erased there: nexus-console erase.
@@ -28,7 +30,8 @@ def erase(options: Options, *, vin: str, yes: bool) -> None:
 
     if not yes:
         click.confirm("Erase all that this box keeps of the car?", abort=True, err=True)
-    last = _last(Agent(options.path).steps("/v1/erase", vin=vin.strip().upper()))
+    given = click.get_text_stream("stdin").readline() if vin == "-" else vin
+    last = _last(Agent(options.path).steps("/v1/erase", vin=given.strip().upper()))
     if options.as_json:
         click.echo(json.dumps(last))
         return

@@ -97,7 +97,7 @@ def problem(file: Path, text: str, environ: dict[str, str] | None = None) -> str
     ("text", "message"),
     [
         ("[plugins.odb]", "plugins.odb: no plugin 'odb' is installed; did you mean 'obd'?"),
-        ("[plugins.obd]", "plugins.obd.port: is missing"),
+        ("[plugins.obd]", "plugins.obd: give `port` for one adapter, or "),
         (OBD + "prot = 1", "plugins.obd.prot: unknown key; did you mean 'port'?"),
         (OBD + "interval_s = 0", "plugins.obd.interval_s: input should be greater than 0, not 0"),
     ],

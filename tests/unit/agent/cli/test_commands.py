@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.unit.agent.cli.conftest import VIN, Agent, Run, invoke
 
+from nexus_agent.cli import main
 from nexus_agent.cli.commands import STREAMS
 from nexus_agent.protocol import Stream
 
@@ -361,6 +363,16 @@ async def test_erase_says_what_is_gone_and_what_is_not_yet(run: Run) -> None:
         "5 wait for the console, and go here once it has them.",
         "Damaged, so nobody looked into it: agent.db.damaged-1. Delete it if it may name the car.",
     ]
+
+
+async def test_erase_reads_the_vin_where_no_list_of_processes_shows_it(path: Path) -> None:
+    result = await asyncio.to_thread(
+        CliRunner().invoke,
+        main,
+        ["--socket", str(path), "erase", "--yes", "--vin", "-"],
+        f"{VIN}\n",
+    )
+    assert (result.exit_code, result.stdout[:9]) == (0, "30 delive")
 
 
 async def test_erase_asks_first(run: Run) -> None:
