@@ -30,7 +30,7 @@ def erase(options: Options, *, vin: str, yes: bool) -> None:
 
     if not yes:
         click.confirm("Erase all that this box keeps of the car?", abort=True, err=True)
-    given = click.get_text_stream("stdin").readline() if vin == "-" else vin
+    given = sys.stdin.readline() if vin == "-" else vin
     last = _last(Agent(options.path).steps("/v1/erase", vin=given.strip().upper()))
     if options.as_json:
         click.echo(json.dumps(last))

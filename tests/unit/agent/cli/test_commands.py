@@ -366,13 +366,9 @@ async def test_erase_says_what_is_gone_and_what_is_not_yet(run: Run) -> None:
 
 
 async def test_erase_reads_the_vin_where_no_list_of_processes_shows_it(path: Path) -> None:
-    result = await asyncio.to_thread(
-        CliRunner().invoke,
-        main,
-        ["--socket", str(path), "erase", "--yes", "--vin", "-"],
-        f"{VIN}\n",
-    )
-    assert (result.exit_code, result.stdout[:9]) == (0, "30 delive")
+    command = ["--socket", str(path), "erase", "--yes", "--vin", "-"]
+    result = await asyncio.to_thread(CliRunner().invoke, main, command, f"{VIN}\n")
+    assert (result.exit_code, result.stdout[:12]) == (0, "30 delivered")
 
 
 async def test_erase_asks_first(run: Run) -> None:
