@@ -55,9 +55,15 @@ export function duration(seconds: number): string {
   return many(Math.floor(whole / 86_400), "day");
 }
 
-/** "engine_speed" as people write it. */
+const SHORT = new Set(["ecu", "egr", "evap", "mil", "nmhc", "nox", "obd", "pm", "vin", "vvt"]);
+const SENSOR = /^b\d+s\d+$/;
+
+/** "egr_system" as people write it: "EGR system". */
 export function words(name: string): string {
-  const text = name.replaceAll("_", " ");
+  const parts = name
+    .split("_")
+    .map((part) => (SHORT.has(part) || SENSOR.test(part) ? part.toUpperCase() : part));
+  const text = parts.join(" ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
