@@ -145,7 +145,7 @@ async def test_a_repair_is_seen_as_the_difference_of_two_scans(visitor: Visitor)
     await expect(scan).to_be_enabled()
     await scan.click()
     await expect(codes.locator("li", has_text="P0301")).to_contain_text("Fixed")
-    await expect(codes.locator("li", has_text="P0420")).to_contain_text("Remaining")
+    await expect(codes.locator("li", has_text="P0420")).to_contain_text("Permanent")
     await expect(codes.locator("li", has_text="P0171")).to_contain_text("New")
 
 

@@ -157,6 +157,8 @@ export interface ScanDiff {
   after: string;
   fixed: { code: string; ecu: string }[];
   remaining: Code[];
+  /** Were more before; boxes of before the event catalogue told them among those that remain. */
+  permanent?: Code[];
   new: Code[];
   unknown: { ecu: string; kind: string; quality: Quality }[];
 }
