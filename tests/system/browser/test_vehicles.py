@@ -97,6 +97,7 @@ async def test_a_module_that_did_not_answer_is_not_called_clean(technician: Visi
 
 async def test_before_and_after_are_compared(technician: Visitor) -> None:
     page = await technician.open(CAR)
+    await expect(page.get_by_text("what is gone need not be repaired")).to_be_visible()
     table = page.get_by_role("region", name="Before and after").get_by_role("table")
     for code, change in [
         ("P0133", "New"),
