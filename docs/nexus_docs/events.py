@@ -6,7 +6,7 @@ import enum
 import inspect
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -33,9 +33,9 @@ def sections() -> str:
             parts.setdefault(part.__name__, part)
     told = "\n".join(map(_section, CATALOGUE.values()))
     objects = "".join(
-        f"\n#### {name}\n\n{_about(part)}\n\n{_table(part)}" for name, part in parts.items()
+        f"\n### {name}\n\n{_about(part)}\n\n{_table(part)}" for name, part in parts.items()
     )
-    return f"{told}\n### Objects within\n{objects}"
+    return f"{told}\n## Objects within\n{objects}"
 
 
 def _section(kind: type[EventData]) -> str:
@@ -110,7 +110,7 @@ def _parts(model: type[BaseModel]) -> Iterator[type[Part]]:
     """The kinds of objects that *model* holds, at any depth, outer ones first."""
     kinds = [field.annotation for field in model.model_fields.values()]
     if model.model_config.get("extra") == "allow":
-        kinds += list(get_args(model.__annotations__.get("__pydantic_extra__", None)))
+        kinds += get_args(get_type_hints(model)["__pydantic_extra__"])
     for annotation in kinds:
         for part in _within(annotation):
             yield part

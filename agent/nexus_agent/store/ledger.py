@@ -104,6 +104,17 @@ def untell(connection: sqlite3.Connection, first: int, last: int) -> None:
     )
 
 
+def untell_over(connection: sqlite3.Connection, first: int, last: int) -> None:
+    """Alerts from edge *first* to *last* are nowhere any more: what they told is told again.
+
+    A segment is known by its first event, and the one before *first* may reach beyond it.
+    """
+    (before,) = connection.execute(
+        "SELECT max(reported) FROM loss WHERE reported <= ?", (first,)
+    ).fetchone()
+    untell(connection, first if before is None else before, last)
+
+
 def tell_again(
     connection: sqlite3.Connection, stream: Stream, epoch: int, first: int, last: int
 ) -> list[tuple[int, int]]:

@@ -350,6 +350,9 @@ class Outbox:
 
         def note(connection: sqlite3.Connection) -> None:
             for span in spans:
+                if stream is Stream.ALERT:
+                    edges = (segments.row_id(epoch, seq) for seq in span)
+                    ledger.untell_over(connection, *edges)
                 for first, last in ledger.tell_again(connection, stream, epoch, *span):
                     entry = ledger.Entry(stream, epoch, first, last, None, None, ledger.GONE)
                     ledger.write(connection, entry)

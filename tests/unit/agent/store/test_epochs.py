@@ -73,6 +73,20 @@ async def test_what_is_gone_from_the_history_is_declared_when_asked_for(opened: 
         assert told == [(1, 2, cause), (4, 4, cause)]
 
 
+async def test_what_an_alert_told_of_losses_is_told_again_where_the_alert_is_gone(
+    opened: Any,
+) -> None:
+    """A console restored from a backup asks for the alert, and the box does not have it either."""
+    async with opened() as store:
+        await store.emit(1, 2)
+        await store.outbox.declare_gone(Stream.EVENT, 1, [(1, 2)])
+        [first] = await store.told()
+        await store.outbox.declare_gone(Stream.ALERT, 1, [(1, 1)])
+        again = [(loss["stream"], loss["first"], loss["last"]) for loss in (await store.told())[1:]]
+        assert again == [("event", 1, 2), ("alert", 1, 1)]
+        assert (first["stream"], first["last"]) == ("event", 2)
+
+
 async def test_what_was_never_sealed_is_not_declared_gone(opened: Any) -> None:
     async with opened() as store:
         await store.emit("a")
