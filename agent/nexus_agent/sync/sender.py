@@ -30,7 +30,7 @@ log = structlog.get_logger("sender")
 
 ACK_TIMEOUT_S: Final = 10.0
 INTRODUCE_S: Final = 30.0
-"""Between two births that answer a console which takes this session for another."""
+"""Between two births that answer a console which knows another session, or less than before."""
 LOOK_AGAIN_S: Final = 60.0
 """The end of a hold is a time of day; a clock may be set meanwhile."""
 _WANTED_SEGMENTS: Final = 8
@@ -75,16 +75,19 @@ class Sender:
     async def acknowledge(self, ack: Ack) -> bool:
         """The console has everything up to *ack* and may want more; whether to introduce the box.
 
-        That is so when a new epoch began, and when the console answers another session. Such an
-        answer changes nothing else, for the broker has kept it, maybe for another disk under this
-        name; but the console may have taken a late birth of another session for the present one.
-        Raises ProtocolError for what was never sealed; then nothing is changed.
+        That is so when a new epoch began; when the console has less than it has acknowledged
+        before, as one restored from a backup, which then learns what to ask for; and when it
+        answers another session. Such an answer changes nothing else, for the broker has kept it,
+        maybe for another disk under this name; but the console may have taken a late birth of
+        another session for the present one. Raises ProtocolError for what was never sealed; then
+        nothing is changed.
         """
         if ack.session is not None and ack.session != self._session:
-            return self._is_taken_for_another()
+            return self._may_introduce()
         if not self._outbox.is_open:
             return False
         self._check_wanted(ack)
+        has_less = ack.seq < self._outbox.positions.reached(ack.stream, ack.epoch)
         await self._outbox.acknowledge(ack)
         now = asyncio.get_running_loop().time()
         lane = self._lanes.get(ack.stream)
@@ -97,11 +100,11 @@ class Sender:
         self._hear(now)
         self._wake.set()
         if ack.renew is None or ack.epoch != self._outbox.epoch:
-            return False
+            return has_less and not ack.want and self._may_introduce()
         await self._outbox.renew(ack.renew, ack.above or 0)
         return True
 
-    def _is_taken_for_another(self) -> bool:
+    def _may_introduce(self) -> bool:
         """Whether to say again who this is; now and then, however many such answers come."""
         now = asyncio.get_running_loop().time()
         if now - self._introduced < INTRODUCE_S:

@@ -78,3 +78,32 @@ async def test_a_box_that_is_taken_for_another_introduces_itself_now_and_then(
         assert said == [False, True, False, False]
         sending.cancel()
     await database.close()
+
+
+async def test_a_console_that_has_less_than_before_is_told_again_who_this_is(
+    state_dir: Path,
+) -> None:
+    """A console restored from a backup: from the birth it learns what to ask for."""
+    database, clock = Database(state_dir), SetClock()
+    await database.open()
+    outbox = Outbox(database, "box-1", clock)
+    await outbox.open()
+    store = Store(database, outbox, clock)
+    sender = Sender(outbox, Topic("box-1"), "console")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        sealing = group.create_task(outbox.run(), name="outbox")
+        await store.emit(1, 2, 3)
+        sending = group.create_task(sender.run(Line(), "now"), name="sender")
+        await store.acknowledge(3)
+        acks = [
+            Ack(epoch=1, stream=Stream.EVENT, seq=3, session="now"),
+            Ack(epoch=1, stream=Stream.EVENT, seq=1, session="now", want=[(2, 3)]),
+            Ack(epoch=1, stream=Stream.EVENT, seq=1, session="now"),
+            Ack(epoch=1, stream=Stream.EVENT, seq=1, session="now"),
+        ]
+        await asyncio.sleep(0)
+        assert [await sender.acknowledge(ack) for ack in acks] == [False, False, True, False]
+        sending.cancel()
+        outbox.close()
+        await sealing
+    await database.close()
