@@ -28,6 +28,9 @@ _MARKER: Final = "ATE0"
 _MARKER_TRIES: Final = 3
 _QUIET_S: Final = 0.2
 
+_REPEATED_S: Final = 0.1
+"""An adapter that says its answer twice has done so by then."""
+
 _PENDING_S: Final = 5.0
 """P2*CAN max (ISO 15765-4 table 5, ISO 14229-2): what "response pending" entitles to."""
 _PENDING_MAX: Final = 3
@@ -77,6 +80,7 @@ class Elm327:
         self._search_timeout_s = search_timeout_s
         self._turn = asyncio.Lock()
         self._in_step = False
+        self._last = "", 0.0
         self._failure: AdapterError | None = None
         self.version: str | None = None
         """How the adapter names itself, such as `ELM327 v1.5`."""
@@ -122,10 +126,11 @@ class Elm327:
         """
         loop = asyncio.get_running_loop()
         async with self._turn:
-            if not self._in_step:
+            if not self._in_step or self._may_be_repeated(request):
                 await self._regain_step()
             begun = loop.time()
             text = await self._exchange(request)
+            self._last = request, loop.time()
             self.latency_s = loop.time() - begun
             if text is None:
                 missing = self._missing(request)
@@ -137,6 +142,11 @@ class Elm327:
             qualities = {found.otherwise, *(reply.quality for reply in found.replies)}
             self._in_step = Quality.MALFORMED not in qualities
             return found
+
+    def _may_be_repeated(self, request: str) -> bool:
+        """Whether a second copy of the last answer could be taken for the answer to *request*."""
+        last, at = self._last
+        return request == last and asyncio.get_running_loop().time() - at < _REPEATED_S
 
     def _missing(self, request: str) -> Answer:
         """What to say of an answer that the deadline found unfinished, if begun at all."""

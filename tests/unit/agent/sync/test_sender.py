@@ -92,14 +92,14 @@ async def test_a_console_that_has_less_than_before_is_told_again_who_this_is(
     sender = Sender(outbox, Topic("box-1"), "console")
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         sealing = group.create_task(outbox.run(), name="outbox")
-        await store.emit(1, 2, 3)
+        await store.emit(1, 2, 3, stream=Stream.ALERT)
         sending = group.create_task(sender.run(Line(), "now"), name="sender")
-        await store.acknowledge(3)
+        await store.acknowledge(3, Stream.ALERT)
         acks = [
-            Ack(epoch=1, stream=Stream.EVENT, seq=3, session="now"),
-            Ack(epoch=1, stream=Stream.EVENT, seq=1, session="now", want=[(2, 3)]),
-            Ack(epoch=1, stream=Stream.EVENT, seq=1, session="now"),
-            Ack(epoch=1, stream=Stream.EVENT, seq=1, session="now"),
+            Ack(epoch=1, stream=Stream.ALERT, seq=3, session="now"),
+            Ack(epoch=1, stream=Stream.ALERT, seq=1, session="now", want=[(2, 3)]),
+            Ack(epoch=1, stream=Stream.ALERT, seq=1, session="now"),
+            Ack(epoch=1, stream=Stream.ALERT, seq=1, session="now"),
         ]
         await asyncio.sleep(0)
         assert [await sender.acknowledge(ack) for ack in acks] == [False, False, True, False]
