@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tty
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from tests.integration.obd_cars import (
     stalls,
     supporting,
 )
+from tests.integration.obd_serial import serial_line
 
 from nexus_agent.plugin import PluginError
 from nexus_agent.testing import MemoryState, RecordingContext, running
@@ -651,41 +650,12 @@ async def test_an_adapter_that_breaks_during_a_scan_fails_the_command(
 # -- a serial device ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, str]]:
-    """A pseudo-terminal: the descriptor of its far end and the path of its near end."""
-    far, near = os.openpty()
-    tty.setraw(near)
-    path = os.ttyname(near)
-    os.set_blocking(far, False)
-    yield far, path
-    os.close(near)
-    os.close(far)
-
-
-async def test_a_serial_device_works_alike(
-    emulator: StartEmulator, terminal: tuple[int, str]
-) -> None:
-    far, path = terminal
+async def test_a_serial_device_works_alike(emulator: StartEmulator) -> None:
     adapter = await emulator(CAR)
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(adapter.port.split(":")[-1]))
-    loop = asyncio.get_running_loop()
-    loop.add_reader(far, lambda: writer.write(os.read(far, 1000)))
-
-    async def bring_back() -> None:
-        while data := await reader.read(1000):
-            os.write(far, data)
-
-    context = context_for(path)
-    try:
-        with closing(writer):
-            async with asyncio.TaskGroup() as group:
-                pump = group.create_task(bring_back(), name="pump")
-                async with plugged(context):
-                    await context.wait_for("telemetry.pid", 4)
-                pump.cancel()
-    finally:
-        loop.remove_reader(far)
+    async with serial_line(adapter.port) as path:
+        context = context_for(path)
+        async with plugged(context):
+            await context.wait_for("telemetry.pid", 4)
 
     assert context.of("vehicle.identified")[0]["vin"] == VIN
     assert states(context) == ["connected"]

@@ -7,7 +7,6 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from tests.integration.obd_cars import (
@@ -19,6 +18,7 @@ from tests.integration.obd_cars import (
     iso,
     says,
 )
+from tests.integration.obd_serial import serial_line
 
 from nexus_agent.plugin import Settings, Stream
 from nexus_agent.testing import RecordingContext
@@ -104,7 +104,6 @@ def quiet(_: str) -> None:
 
 @asynccontextmanager
 async def adapter_at(port: str) -> AsyncIterator[Elm327]:
-    assert urlsplit(port).scheme == "socket"
     link = await transport.connect(port, baudrate=38_400, within_s=5.0)
     try:
         elm = Elm327(link, timeout_s=1.0, search_timeout_s=5.0)
@@ -169,6 +168,18 @@ async def test_events_tell_of_one_scan_in_their_order(emulator: StartEmulator) -
     assert VIN not in repr(first)
     assert second.events[-1] == ("scan.diff", second.result["diff"])
     assert [entry["code"] for entry in second.result["diff"]["remaining"]] == ["P0301"]
+
+
+@pytest.mark.parametrize("base", ["can", "iso"])
+async def test_a_serial_line_tells_every_service_alike(emulator: StartEmulator, base: str) -> None:
+    emulated = await emulator(HONDA if base == "can" else OLD_CAR)
+    async with adapter_at(emulated.port) as elm:
+        over_tcp = await examine(elm)
+    async with serial_line(emulated.port) as path, adapter_at(path) as elm:
+        over_serial = await examine(elm)
+
+    assert over_serial.result == over_tcp.result
+    assert over_serial.events == over_tcp.events
 
 
 async def test_freeze_frames_are_asked_for_by_number_until_there_is_none(
