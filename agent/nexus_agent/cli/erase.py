@@ -63,5 +63,7 @@ def _sentences(found: dict[str, Any]) -> Iterator[str]:
         yield f"{others} delivered events that lay among them are not kept here any longer."
     if found["waiting"]:
         yield f"{found['waiting']} wait for the console, and go here once it has them."
+    if not found["log_emptied"]:
+        yield "The database's log could not be emptied, for it is being read: run this again."
     for file in found["unsearched"]:
         yield f"Damaged, so nobody looked into it: {file}. Delete it if it may name the car."

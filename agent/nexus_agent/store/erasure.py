@@ -34,7 +34,8 @@ class Erased:
     states: keys of plugins' states; results: of commands; events: delivered ones that named it;
     forgotten: delivered ones that left the history, those included; waiting: events that name it
     and go once they are delivered. searched: segments looked through. unsearched: files that were
-    set aside as damaged, and may name it.
+    set aside as damaged, and may name it. log_emptied: whether the write-ahead log, which has the
+    pages as they were, could be emptied; a reader may hold it.
     """
 
     states: int = 0
@@ -44,6 +45,7 @@ class Erased:
     waiting: int = 0
     searched: int = 0
     unsearched: list[str] = field(default_factory=list)
+    log_emptied: bool = False
 
 
 Span = tuple[int, int]
@@ -71,7 +73,7 @@ class Erasure:
                 async for _ in self._search(stream, marks, found):
                     yield found
         finally:
-            await self._database.tend(partial(_overwrite_no_more, before))
+            found.log_emptied = await self._database.tend(partial(_overwrite_no_more, before))
         yield found
 
     def _set_aside(self) -> list[str]:
@@ -124,10 +126,11 @@ def _overwrite(connection: sqlite3.Connection) -> int:
     return int(before)
 
 
-def _overwrite_no_more(before: int, connection: sqlite3.Connection) -> None:
+def _overwrite_no_more(before: int, connection: sqlite3.Connection) -> bool:
+    """Empty the write-ahead log; False where somebody reads what is in it."""
     connection.execute(f"PRAGMA secure_delete={before}").fetchall()
-    # The write-ahead log has the pages as they were.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def _forget_rows(marks: Sequence[str], connection: sqlite3.Connection) -> tuple[int, int]:

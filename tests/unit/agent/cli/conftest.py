@@ -40,6 +40,7 @@ class Agent:
             "waiting": 5,
             "searched": 128,
             "unsearched": ["agent.db.damaged-1"],
+            "log_emptied": False,
         }
         self.erasing: list[dict[str, Any]] = [{"searched": 64}, {"done": True}]
         self.status_document: dict[str, Any] = {

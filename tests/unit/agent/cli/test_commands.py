@@ -361,6 +361,7 @@ async def test_erase_says_what_is_gone_and_what_is_not_yet(run: Run) -> None:
         ),
         "4 delivered events that lay among them are not kept here any longer.",
         "5 wait for the console, and go here once it has them.",
+        "The database's log could not be emptied, for it is being read: run this again.",
         "Damaged, so nobody looked into it: agent.db.damaged-1. Delete it if it may name the car.",
     ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,20 @@ async def test_nothing_of_the_car_is_left_in_the_files(opened: Any, state_dir: P
         files = [file for file in state_dir.iterdir() if file.name.startswith(FILE_NAME)]
         assert len(files) > 1
         assert [file.name for file in files if vin.encode() in file.read_bytes()] == []
+
+
+async def test_a_log_that_somebody_reads_is_said_not_to_be_emptied(
+    opened: Any, state_dir: Path
+) -> None:
+    async with opened() as store:
+        await store.emit(1)
+        await store.database.tend(lambda c: c.execute("PRAGMA busy_timeout=10").fetchall())
+        with closing(sqlite3.connect(state_dir / FILE_NAME, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM epoch").fetchone()
+            await emit(store, REF)
+            assert not (await erase(store, REF)).log_emptied
+        assert (await erase(store, REF)).log_emptied
 
 
 async def test_a_second_time_finds_nothing(opened: Any) -> None:
