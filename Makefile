@@ -118,13 +118,13 @@ soak: $(READY) ## Live with random faults for HOURS and see that nothing is lost
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) requirements/build.in --output-file requirements/dev.txt \
-		--extra obd --extra ble --extra console --extra postgresql --extra demo --extra docs \
-		--extra dev
+		--extra obd --extra ble --extra can --extra console --extra postgresql --extra demo \
+		--extra docs --extra dev
 	@$(COMPILE_ALONE) requirements/node.in --output-file requirements/node.txt
 	@$(COMPILE_ALONE) requirements/peers.in --output-file requirements/peers.txt
 	@$(COMPILE_ALONE) requirements/release.in --output-file requirements/release.txt
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/agent.txt \
-		--extra obd --extra ble
+		--extra obd --extra ble --extra can
 	@$(COMPILE) --constraint requirements/dev.txt --output-file requirements/console.txt \
 		--extra console --extra postgresql
 

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -49,6 +49,7 @@ __all__ = [
     "Quality",
     "RetryError",
     "Safety",
+    "ScanArgs",
     "Settings",
     "State",
     "StateError",
@@ -104,6 +105,17 @@ class NoArgs(BaseModel):
     """Arguments of a command that takes none."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class ScanArgs(BaseModel):
+    """Arguments of a command that takes part in a scan of the vehicle; add your own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    phase: Literal["pre", "post"] | None = None
+    """Before or after a repair."""
+    scan_id: str = ""
+    """Given by the agent; what else the plugin emits of the scan carries it."""
 
 
 Progress = Callable[[str], None]
@@ -281,6 +293,7 @@ class CommandSpec:
     timeout_s: float
     summary: str
     attribute: str
+    scans: bool = False
 
 
 _MARK: Final = "__nexus_command__"
@@ -293,17 +306,22 @@ def command(
     args: type[BaseModel] = NoArgs,
     safety: Safety = Safety.READ,
     timeout_s: float = 60.0,
+    scans: bool = False,
 ) -> Callable[[H], H]:
     """Make a coroutine method of a plugin a command: `async def scan(self, args, progress)`.
 
     It runs while `run` runs and returns what JSON can carry. A PluginError is a failure whose
     message the operator reads. The first line of the docstring is its summary.
+
+    scans: it takes part whenever the vehicle is scanned. Its arguments extend `ScanArgs` and need
+    nothing else, it returns `catalogue.scans.Findings` as a document, and the agent makes one
+    `scan.started`, `scan.completed` and `scan.diff` and each `dtc.observed` of all parts.
     """
 
     def mark(handler: H) -> H:
         name = handler.__name__
         summary = (handler.__doc__ or name).strip().splitlines()[0]
-        setattr(handler, _MARK, CommandSpec(name, args, safety, timeout_s, summary, name))
+        setattr(handler, _MARK, CommandSpec(name, args, safety, timeout_s, summary, name, scans))
         return handler
 
     return mark

@@ -35,8 +35,8 @@ PACKAGES = {
     "nexus_migrations": "migrations",
 }
 LOCKS = {
-    "dev": ("obd", "ble", "console", "postgresql", "demo", "docs", "dev"),
-    "agent": ("obd", "ble"),
+    "dev": ("obd", "ble", "can", "console", "postgresql", "demo", "docs", "dev"),
+    "agent": ("obd", "ble", "can"),
     "console": ("console", "postgresql"),
 }
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -56,6 +56,7 @@ class Description:
                     "safety": str(spec.safety),
                     "timeout_s": spec.timeout_s,
                     "summary": spec.summary,
+                    "scans": spec.scans,
                     "arguments": self.arguments[name],
                 }
                 for name, spec in self.commands.items()
@@ -93,6 +94,7 @@ def description_of(document: Mapping[str, Any]) -> Description:
             timeout_s=float(item["timeout_s"]),
             summary=str(item["summary"]),
             attribute=item["name"],
+            scans=item["scans"],
         )
         for item in document["commands"]
     }

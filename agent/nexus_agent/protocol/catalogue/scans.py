@@ -40,6 +40,8 @@ class Codes(Part):
     """No codes means clean only where it is `ok`."""
     codes: tuple[Code, ...]
     detail: Text | None = None
+    active: tuple[Code, ...] | None = None
+    """Those whose fault is there now; null where that is not told (OBD does not)."""
 
 
 class Module(Part):
@@ -47,7 +49,7 @@ class Module(Part):
 
     ecu: Ecu
     answers: dict[str, Codes]
-    """kind → what it said. A kind that is not here was not asked."""
+    """kind → what it said. A kind that is not here was not asked, or is unknown to its bus."""
     name: Name | None = None
     """How it names itself, where it was asked and told."""
 
@@ -58,6 +60,8 @@ class FoundCode(Part):
     code: Code
     kinds: tuple[Kind, ...]
     ecu: Ecu
+    active: bool | None = None
+    """Whether its fault is there now; null where that is not told."""
 
 
 class FramesAnswer(Part):
@@ -69,6 +73,30 @@ class FramesAnswer(Part):
     detail: Text | None = None
     frames: Count
     """How many it has; each has an event of its own."""
+
+
+class TakenPart(Part):
+    """One plugin's part in a scan."""
+
+    plugin: Name
+    adapter: Name | None = None
+    outcome: Annotated[str, OneOf("done", "failed")]
+    """failed: what it would have asked was not asked, or not to the end."""
+    detail: Text | None = None
+    """Why it failed, for people."""
+
+
+class Findings(Part):
+    """What a plugin's part in a scan has found: its command returns this, and `scan.completed`
+    has it. Both keys that name the car come from `Context.vehicle`.
+    """
+
+    vehicle_ref: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    vin: Annotated[str, Field(pattern=r"^[A-HJ-NPR-Z0-9]{17}$")] | None = None
+    vin_quality: Quality
+    modules: tuple[Module, ...]
+    freeze_frames: tuple[FramesAnswer, ...] | None = None
+    adapter: Name | None = None
 
 
 class ScanCompleted(CarData):
@@ -86,6 +114,8 @@ class ScanCompleted(CarData):
     """Null where they were not asked for."""
     adapter: Name | None = None
     phase: Phase | None = None
+    parts: tuple[TakenPart, ...] = ()
+    """Who asked. A control unit that only a part which failed could have asked is not clean."""
 
 
 class FixedCode(Part):
@@ -136,6 +166,42 @@ class DtcObserved(CarData):
     code: Code
     kind: Kind
     ecu: Ecu
+
+
+class Record(Part):
+    """One record that a control unit keeps of a code (ISO 14229-1, service 19)."""
+
+    number: Annotated[int, Field(ge=0, le=255)]
+    data: Annotated[str, Field(pattern=r"^([0-9A-F]{2})*$")]
+    """Its bytes as they came: only the maker knows how to read them. Empty where they hold the VIN
+    and the shop does not allow it."""
+    identifiers: Count | None = None
+    """How many data identifiers a snapshot has."""
+
+
+class Records(Part):
+    """What a control unit said to the question for one kind of records."""
+
+    quality: Quality
+    """No records means that it keeps none only where it is `ok`."""
+    records: tuple[Record, ...] = ()
+    detail: Text | None = None
+
+
+class DtcDetails(CarData):
+    """What a control unit keeps of one code beside the code (UDS)."""
+
+    type: ClassVar[str] = "dtc.details"
+    rate: ClassVar[str] = "once a scan, code and control unit"
+
+    scan_id: ScanId
+    ecu: Ecu
+    code: Code
+    status: Annotated[int, Field(ge=0, le=255)]
+    """The status byte (ISO 14229-1 section D.2)."""
+    snapshots: Records | None = None
+    """Null where they were not asked for."""
+    extended: Records | None = None
 
 
 class Cleared(Part):

@@ -20,8 +20,9 @@ from nexus_agent.protocol.catalogue.base import (
 from nexus_agent.protocol.names import Quality, Stream
 
 Ecu = Annotated[str, Field(min_length=1, max_length=64)]
-"""Who answered: the CAN identifier (`7E8`, `18DAF110`), or the address on other buses; `unknown`
-where the adapter keeps it to itself."""
+"""Who answered: on OBD the CAN identifier (`7E8`, `18DAF110`), or the address on older buses;
+`unknown` where the adapter keeps it to itself. Elsewhere how it was asked stands before it, since
+the same control unit may answer there otherwise: `UDS 7E8`, `DoIP 1010`, `J1939 00`."""
 Pid = Annotated[int, Field(ge=0, le=255)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -51,7 +52,9 @@ class AdapterState(EventData):
 
     adapter: Name
     """Its name in the settings, or its port."""
-    state: Annotated[str, OneOf("connected", "no_vehicle", "engine_off", "silent", "lost")]
+    state: Annotated[
+        str, OneOf("connected", "no_vehicle", "engine_off", "silent", "bus_off", "lost")
+    ]
     detail: Text
     """For people."""
     version: Name | None = None
@@ -139,6 +142,50 @@ class TelemetrySignal(CarData, Measured):
     channel: Name
     message: Name
     signal: Name
+
+
+class CanTraffic(EventData):
+    """What came over a CAN channel, and what became of it."""
+
+    type: ClassVar[str] = "can.traffic"
+    streams: ClassVar[tuple[Stream, ...]] = (Stream.TELEMETRY,)
+    rate: ClassVar[str] = "each minute while a channel is read"
+
+    channel: Name
+    seconds: Seconds
+    """What the figures are about."""
+    frames: Count
+    unknown: Count
+    """Frames whose identifier no database of messages has."""
+    superseded: Count
+    """Frames that a newer one of the same message replaced before it was its turn."""
+    malformed: Count
+    """Frames that do not fit their message."""
+    dropped: Count
+    """Frames that came faster than they could be taken."""
+    errors: Count
+    """Error frames."""
+    values: Count
+    """Readings that were emitted."""
+
+
+class Identifier(Measured):
+    """One data identifier of a control unit (ISO 14229-1 section C.1)."""
+
+    did: Annotated[str, Field(pattern=r"^[0-9A-F]{4}$")]
+    name: Name
+    """Such as `ecu_software_number`."""
+
+
+class ModuleIdentity(CarData):
+    """How a control unit names itself, its hardware and its software (UDS)."""
+
+    type: ClassVar[str] = "module.identity"
+    rate: ClassVar[str] = "once a scan and control unit that answers"
+
+    scan_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    ecu: Ecu
+    values: tuple[Identifier, ...]
 
 
 class PowerVoltage(CarData, Measured):

@@ -1,0 +1,1 @@
+"""CAN channels for the plugins that read them; no plugin itself."""
