@@ -55,10 +55,16 @@ def redact(text: str, limit: int = LINE_CHARACTERS) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def reason_of(error: BaseException) -> str:
-    """Type and message of *error*; of a group, of the first in it that is no group itself."""
+def first_of(error: BaseException) -> BaseException:
+    """*error*; of a group, the first in it that is no group itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and message of *error*, or of the first of a group."""
+    error = first_of(error)
     return redact(f"{type(error).__name__}: {error}", REASON_CHARACTERS)
 
 
@@ -70,9 +76,8 @@ def stack_of(error: BaseException) -> list[str]:
 
 def files_of(error: BaseException) -> list[str]:
     """Paths of the code that raised *error*, innermost first."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return [frame.filename for frame in reversed(traceback.extract_tb(error.__traceback__))]
+    trace = first_of(error).__traceback__
+    return [frame.filename for frame in reversed(traceback.extract_tb(trace))]
 
 
 def _lines(trace: traceback.TracebackException, depth: int) -> Iterator[str]:

@@ -195,8 +195,8 @@ class _Run:
 def told(error: BaseException) -> dict[str, Any]:
     """How a run ended by *error*, as the agent is told."""
     kind, text = "error", traces.reason_of(error)
-    if isinstance(error, PluginError):
-        kind, text = "fatal" if isinstance(error, FatalError) else "retry", str(error)
+    if isinstance(first := traces.first_of(error), PluginError):
+        kind, text = "fatal" if isinstance(first, FatalError) else "retry", str(first)
     lines = traceback.format_exception(error)
     return {"kind": kind, "text": text, "trace": "".join(lines[-TRACE_LINES:])}
 

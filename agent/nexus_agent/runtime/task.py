@@ -19,6 +19,7 @@ from nexus_agent.runtime.description import Description, describe
 from nexus_agent.runtime.meter import Account, Meter
 from nexus_agent.runtime.run import STOP_S, Activity, RunError, StuckError
 from nexus_agent.sections import PluginSection
+from nexus_agent.traces import first_of
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 """Makes a task that somebody owns, of a coroutine and its name."""
@@ -95,8 +96,8 @@ class TaskRun:
     def _ending(self, task: asyncio.Task[None]) -> Activity:
         if self._verdict is not None:
             raise self._verdict
-        if isinstance(self._error, PluginError):
-            raise self._error
+        if self._error is not None and isinstance(error := first_of(self._error), PluginError):
+            raise error
         if self._error is not None:
             raise RunError(words(self._error), trimmed(self._error))
         if task.cancelled():
@@ -127,6 +128,7 @@ class TaskRun:
 
 def words(error: BaseException) -> str:
     """*error* on one line; what a plugin says itself stands as it is."""
+    error = first_of(error)
     if isinstance(error, PluginError | RunError):
         return str(error)
     return f"{type(error).__name__}: {error}"

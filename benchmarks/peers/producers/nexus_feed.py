@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import ClassVar, Final
 
-from nexus_agent.plugin import Plugin, Settings
+from nexus_agent.plugin import Plugin, Settings, catalogue
 from peers.producers.feed import Load, Order, port
 
 _LANES: Final = 4
 """Plugins that emit at the same time."""
+
+
+class Reading(catalogue.vehicle.TelemetryPid):
+    """A live value with the number by which the bench knows it again."""
+
+    type: ClassVar[str] = "bench.reading"
+    n: int
 
 
 class FeedPlugin(Plugin[Settings]):
@@ -21,7 +28,7 @@ class FeedPlugin(Plugin[Settings]):
     version = "1.0"
     description = "Hands over what the bench orders."
     author = "Nexus Core"
-    emits = ("telemetry.pid",)
+    emits = (Reading,)
 
     async def run(self) -> None:
         load = Load()
@@ -49,5 +56,6 @@ class FeedPlugin(Plugin[Settings]):
         writer: asyncio.StreamWriter,
     ) -> None:
         for _, first, count in batches:
-            await self.context.emit_many(load.events(first, count))
+            events = [(Reading.type, data) for _, data in load.events(first, count)]
+            await self.context.emit_many(events)
             writer.write(f"{first} {first + count - 1}\n".encode())

@@ -61,6 +61,7 @@ class Hostile(Plugin[HostileSettings]):
             "raise": self._raise,
             "return": self._return,
             "fatal": self._fatal,
+            "group": self._group,
             "retry": self._retry,
             "exit": self._exit,
             "block": self._block,
@@ -92,6 +93,10 @@ class Hostile(Plugin[HostileSettings]):
 
     async def _fatal(self) -> None:
         raise FatalError("there is no such port")
+
+    async def _group(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._fatal())
 
     async def _retry(self) -> None:
         raise RetryError("the adapter is gone")

@@ -111,6 +111,7 @@ async def test_one_that_fills_the_disk_with_temporary_files_is_ended(
     [
         ("return", PluginState.STOPPED, "its work is done"),
         ("fatal", PluginState.FAILED, "there is no such port"),
+        ("group", PluginState.FAILED, "there is no such port"),
     ],
 )
 async def test_what_is_final_is_final(deed: str, state: PluginState, reason: str) -> None:

@@ -120,6 +120,16 @@ async def test_a_fatal_error_is_final(failing_with: Callable[[BaseException], No
         assert (item.reason, item.restarts, item.state.recoverable) == ("no such port", 0, False)
 
 
+async def test_an_error_of_a_task_group_counts_as_the_error_itself(
+    failing_with: Callable[[BaseException], None],
+) -> None:
+    inner = ExceptionGroup("of one channel", [FatalError("no such port")])
+    failing_with(ExceptionGroup("unhandled errors in a TaskGroup", [inner, RetryError("gone")]))
+    async with supervised(Failing) as stage:
+        await stage.until(lambda: stage.state("failing") is PluginState.FAILED)
+        assert stage.supervisor.plugins["failing"].reason == "no such port"
+
+
 async def test_too_many_restarts_mean_quarantine() -> None:
     async with supervised(Failing) as stage:
         await stage.until(lambda: stage.state("failing") is PluginState.QUARANTINED)
