@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,6 +22,7 @@ from nexus_agent.clock import Clock
 from nexus_agent.config import AgentConfig
 from nexus_agent.crashes import Crashes, Kind, place_of
 from nexus_agent.manage.commands import Commander
+from nexus_agent.manage.scan import Scans
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream, Topic, catalogue
 from nexus_agent.reload import Reloader, live
@@ -110,11 +112,16 @@ class Agent:
         self.stalls = StallWatch(
             self.supervisor.meter, places, self._stalled, config.supervisor.stall_s
         )
+        self.scans = Scans(
+            self.supervisor,
+            partial(services.emit, "agent"),
+            PluginState(self.database, "agent-scans"),
+        )
         self.commander = Commander(
             config.agent.id,
             self.outbox,
             Journal(self.database),
-            self.supervisor,
+            self.scans,
             self.clock,
             frozenset(config.safety.allow),
         )
@@ -139,7 +146,11 @@ class Agent:
         self.reporter.sender, self.reporter.traffic = sender, self.traffic
         self.aftermath = Aftermath(crashes, config.agent.upgrade_dir, self.database, self.outbox)
         self.server = StatusServer(
-            config.agent.socket, self.reporter, self.reporter, self.supervisor.pids
+            config.agent.socket,
+            self.reporter,
+            self.reporter,
+            self.scans.whole,
+            strangers=self.supervisor.pids,
         )
         self.scrapes = MetricsServer(config.metrics.address, self.reporter)
         self.reloader = Reloader(

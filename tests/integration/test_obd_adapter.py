@@ -22,10 +22,11 @@ from tests.integration.obd_adapters import (
     until,
     values,
 )
+from tests.integration.scanning import scan
 
 from nexus_agent.plugin import FatalError, PluginError
 from nexus_plugins.obd import ObdPlugin
-from nexus_plugins.obd.commands import AdapterArgs, ScanArgs
+from nexus_plugins.obd.commands import AdapterArgs
 
 PROBES = ("AT@1", "ATRV", "ATPPS", "ATAT1", "ATIGN", "ATCEA", "ATCSM1", "ATAMC")
 
@@ -223,15 +224,15 @@ async def test_commands_say_which_adapters_there_are() -> None:
         async with plugged(context) as plugin:
             await context.wait_for("adapter.state", 2)
             with pytest.raises(PluginError, match=r"Say which adapter .*; there are one, two"):
-                await plugin.scan(ScanArgs(), quiet)
+                await scan(plugin)
             with pytest.raises(PluginError, match="no adapter 'three'; there is one, two"):
-                await plugin.scan(ScanArgs(adapter="three"), quiet)
-            await plugin.scan(ScanArgs(adapter="two", phase="pre"), quiet)
+                await scan(plugin, adapter="three")
+            await scan(plugin, adapter="two", phase="pre")
 
     assert "03" not in one.asked
     assert "03" in two.asked
-    (started,) = context.of("scan.started")
-    assert (started["adapter"], started["phase"]) == ("two", "pre")
+    (completed,) = context.of("scan.completed")
+    assert (completed["adapter"], completed["phase"]) == ("two", "pre")
 
 
 async def test_the_only_adapter_of_a_table_need_not_be_named() -> None:
@@ -240,9 +241,9 @@ async def test_the_only_adapter_of_a_table_need_not_be_named() -> None:
         context = several(one=port)
         async with plugged(context) as plugin:
             await context.wait_for("adapter.state")
-            await plugin.scan(ScanArgs(), quiet)
+            await scan(plugin)
 
-    assert context.of("scan.started")[0]["adapter"] == "one"
+    assert context.of("scan.completed")[0]["adapter"] == "one"
 
 
 async def test_a_missing_extra_ends_the_plugin_only_where_there_is_nothing_else_to_do(

@@ -21,11 +21,11 @@ from tests.integration.obd_cars import (
 from tests.integration.obd_serial import serial_line
 
 from nexus_agent.plugin import Settings, Stream
+from nexus_agent.protocol.catalogue.scans import Findings
 from nexus_agent.testing import RecordingContext
 from nexus_plugins.obd import examination, transport
 from nexus_plugins.obd.elm327 import AdapterError, Elm327
 from nexus_plugins.obd.examination import Outcome
-from nexus_plugins.obd.scan import Scan
 from nexus_plugins.obd.vehicle import Vehicle, identify
 
 pytest_plugins = ["tests.integration.obd_emulator"]
@@ -113,14 +113,13 @@ async def adapter_at(port: str) -> AsyncIterator[Elm327]:
         link.close()
 
 
-async def examine(elm: Elm327, previous: Scan | None = None, phase: str | None = None) -> Outcome:
+async def examine(elm: Elm327) -> Outcome:
     """Examine whatever is there; every event is one that a box may emit."""
     vehicle = await identify(elm)
     assert isinstance(vehicle, Vehicle)
     car = CAR if vehicle.vin.number else {}
-    outcome = await examination.full(
-        elm, "scan", vehicle, previous, quiet, car, adapter="left", phase=phase
-    )
+    outcome = await examination.full(elm, vehicle, (), quiet, {"scan_id": "scan", **car})
+    Findings.model_validate({**car, **outcome.findings})
     context = RecordingContext(Settings())
     await context.emit_many(outcome.events, stream=Stream.EVENT)
     return outcome
@@ -147,27 +146,19 @@ def by_ecu(outcome: Outcome, event: str) -> dict[str, Any]:
 async def test_events_tell_of_one_scan_in_their_order(emulator: StartEmulator) -> None:
     emulated = await emulator(HONDA)
     async with adapter_at(emulated.port) as elm:
-        first = await examine(elm, phase="pre")
-        second = await examine(elm, first.scan)
+        outcome = await examine(elm)
 
-    kinds = [kind for kind, _ in first.events]
+    kinds = [kind for kind, _ in outcome.events]
     assert list(dict.fromkeys(kinds)) == [
-        "dtc.observed",
         "freeze_frame.captured",
         "readiness.snapshot",
         "calibration.ids",
         "monitor.counters",
         "monitor.tests",
-        "scan.completed",
     ]
-    assert {(data["scan_id"], data["vin"]) for _, data in first.events} == {("scan", VIN)}
-    (completed,) = of(first, "scan.completed")
-    assert (completed["adapter"], completed["phase"]) == ("left", "pre")
-    assert completed["modules"][0]["name"] == "ECM-EngineControl"
-    assert first.result["diff"] is None
-    assert VIN not in repr(first)
-    assert second.events[-1] == ("scan.diff", second.result["diff"])
-    assert [entry["code"] for entry in second.result["diff"]["remaining"]] == ["P0301"]
+    assert {(data["scan_id"], data["vin"]) for _, data in outcome.events} == {("scan", VIN)}
+    assert outcome.findings["modules"][0]["name"] == "ECM-EngineControl"
+    assert VIN not in repr(outcome)
 
 
 @pytest.mark.parametrize("base", ["can", "iso"])
@@ -178,7 +169,7 @@ async def test_a_serial_line_tells_every_service_alike(emulator: StartEmulator, 
     async with serial_line(emulated.port) as path, adapter_at(path) as elm:
         over_serial = await examine(elm)
 
-    assert over_serial.result == over_tcp.result
+    assert (over_serial.findings, over_serial.events) == (over_tcp.findings, over_tcp.events)
     assert over_serial.events == over_tcp.events
 
 
@@ -202,7 +193,7 @@ async def test_freeze_frames_are_asked_for_by_number_until_there_is_none(
         ("engine_speed", 800, "ok"),
         ("fuel_level", None, "refused"),
     ]
-    assert outcome.result["freeze_frames"] == [
+    assert outcome.findings["freeze_frames"] == [
         {"ecu": "7E8", "quality": "ok", "detail": None, "frames": 2},
         {
             "ecu": "7E9",
@@ -352,7 +343,13 @@ OLD_CAR = [
 async def test_an_older_bus_tells_the_same_in_its_own_form(emulator: StartEmulator) -> None:
     outcome = await outcome_of(emulator, OLD_CAR)
 
-    assert [dtc["code"] for dtc in outcome.result["dtcs"]] == ["P0171", "P0172", "P0301", "P0420"]
+    codes = {
+        code
+        for module in outcome.findings["modules"]
+        for said in module["answers"].values()
+        for code in said["codes"]
+    }
+    assert sorted(codes) == ["P0171", "P0172", "P0301", "P0420"]
     (frame,) = of(outcome, "freeze_frame.captured")
     assert (frame["ecu"], frame["code"]) == ("10", "P0301")
     assert [value["value"] for value in frame["values"]] == [83, 1726]
@@ -376,7 +373,7 @@ async def test_what_a_car_does_not_support_is_asked_once_and_told_as_silence(
         outcome = await examine(elm)
 
     assert of(outcome, "freeze_frame.captured") == []
-    assert outcome.result["freeze_frames"][0]["quality"] == "absent"
+    assert outcome.findings["freeze_frames"][0]["quality"] == "absent"
     for event in ("calibration.ids", "monitor.counters", "monitor.tests"):
         assert {each["quality"] for each in by_ecu(outcome, event).values()} == {"absent"}
     (snapshot,) = of(outcome, "readiness.snapshot")
@@ -413,7 +410,7 @@ async def test_a_frame_whose_code_is_refused_is_told_without_one(emulator: Start
 
     first = of(outcome, "freeze_frame.captured")[0]
     assert (first["frame"], first["code"]) == (0, None)
-    assert outcome.result["freeze_frames"][0]["quality"] == "refused"
+    assert outcome.findings["freeze_frames"][0]["quality"] == "refused"
 
 
 async def test_an_adapter_that_answers_whatever_is_asked_does_not_keep_the_scan_for_ever(

@@ -13,6 +13,7 @@ from nexus_agent.cli.erase import erase
 from nexus_agent.cli.errors import MISUSED, AgentError
 from nexus_agent.cli.options import NexusGroup, Options, common
 from nexus_agent.cli.plugin import plugin
+from nexus_agent.cli.scan import scan
 
 if TYPE_CHECKING:
     from nexus_agent.cli.client import Agent
@@ -64,6 +65,7 @@ def main(ctx: click.Context) -> None:
 control.add_to(plugin)
 main.add_command(plugin)
 main.add_command(erase)
+main.add_command(scan)
 
 
 @main.command()

@@ -57,6 +57,22 @@ class Services:
     state_of: Callable[[str], State]
     name_vehicle: Callable[[str], dict[str, str]]
 
+    async def emit(self, source: str, events: Sequence[tuple[str, Any]], stream: Stream) -> int:
+        """Make (type, data) pairs durable and let this box's subscriptions hear them.
+
+        Returns their bytes as JSON. Raises as `EventSink.emit`.
+        """
+        size = await self.sink.emit(source, events, stream)
+        self.publish(source, events, stream)
+        return size
+
+    def publish(self, source: str, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
+        """Let this box's subscriptions hear (type, data) pairs."""
+        if self.bus.is_heard:
+            now = self.clock.stamp().wall
+            for event_type, data in events:
+                self.bus.publish(BusEvent(source, event_type, stream, now, data))
+
 
 @dataclass(slots=True)
 class Counters:
@@ -106,14 +122,14 @@ class Outlet:
             await asyncio.sleep(wait)
         try:
             events = self.vocabulary.checked(events, stream)
-            size = await self._services.sink.emit(self._name, events, stream)
+            size = await self._services.emit(self._name, events, stream)
         except ProtocolError as error:
             self._counters.refused += len(events)
             raise EmitError(str(error)) from None
         except EmitError:
             self._counters.refused += len(events)
             raise
-        self._count(events, stream, size)
+        self._count(events, size)
 
     def hand_over(self, events: Sequence[tuple[str, Any]], stream: Stream) -> None:
         """As `Context.hand_over_many`."""
@@ -132,7 +148,8 @@ class Outlet:
             self._counters.refused += len(events)
             raise
         self._allowance.take(len(events))
-        self._count(events, stream, size)
+        self._services.publish(self._name, events, stream)
+        self._count(events, size)
 
     def report(self, text: str) -> None:
         """As `Context.report`."""
@@ -143,14 +160,10 @@ class Outlet:
         """As `Context.alive`."""
         self._counters.alive = time.monotonic()
 
-    def _count(self, events: Sequence[tuple[str, Any]], stream: Stream, size: int) -> None:
+    def _count(self, events: Sequence[tuple[str, Any]], size: int) -> None:
         self._counters.events += len(events)
         self._counters.bytes += size
         self.alive()
-        if self._services.bus.is_heard:
-            now = self._services.clock.stamp().wall
-            for event_type, data in events:
-                self._services.bus.publish(BusEvent(self._name, event_type, stream, now, data))
 
 
 class PluginContext(LiveSettings[Settings]):

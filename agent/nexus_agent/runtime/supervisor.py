@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -453,6 +453,16 @@ class Supervisor:
         if item is None or item.description is None or not item.is_wanted:
             return None
         return item.description.commands.get(local)
+
+    def scanners(self) -> dict[str, Collection[str]]:
+        """The commands that take part in a scan: full names, and the names of their arguments."""
+        return {
+            f"{item.name}.{local}": item.description.arguments[local].get("properties", {}).keys()
+            for item in self.plugins.values()
+            if item.description is not None and item.is_wanted
+            for local, spec in item.description.commands.items()
+            if spec.scans
+        }
 
     async def invoke(self, name: str, args: BaseModel, progress: Progress) -> Any:
         """Run a command in its plugin. Raises PluginError, with words for the operator."""

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from nexus_agent.protocol import ProtocolError, Stream, check_event_type
+from nexus_agent.status import scanning
 from nexus_agent.status.connection import Lines, Reply, Request, failure
 from nexus_agent.status.source import Control, PluginAction, QueryError, Source
 
@@ -24,6 +25,7 @@ _MAX_PARAMETERS: Final = 16
 _CHANGE: Final = re.compile(rf"/v1/plugins/([^/]+)/({'|'.join(PluginAction)})")
 
 _ERASE: Final = "/v1/erase"
+_POSTED: Final = (_ERASE, scanning.PATH)
 
 Query = dict[str, str]
 Answer = Reply | Lines
@@ -39,7 +41,7 @@ async def answer(
     """
     known = ROUTES if routes is None else routes
     path, query = _split(request.target)
-    if routes is None and (path == _ERASE or _CHANGE.fullmatch(path) is not None):
+    if routes is None and (path in _POSTED or _CHANGE.fullmatch(path) is not None):
         reply = failure(405, f"{path} takes POST only")
         return Reply(reply.status, reply.body, headers=(("Allow", "POST"),))
     route = known.get(path)
@@ -49,6 +51,14 @@ async def answer(
         reply = failure(405, f"{request.method} is not possible here: {path} can only be read")
         return Reply(reply.status, reply.body, headers=(("Allow", "GET, HEAD"),))
     return await route(source, query)
+
+
+def scan(scans: scanning.Scan, request: Request) -> Answer | None:
+    """The answer to a POST that asks for a scan; None if it asks for something else."""
+    path, query = _split(request.target)
+    if path != scanning.PATH:
+        return None
+    return Lines(NDJSON, scanning.steps(scans, scanning.arguments(query)))
 
 
 async def change(control: Control, request: Request, by: str) -> Answer:

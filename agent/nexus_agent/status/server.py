@@ -18,7 +18,8 @@ from nexus_agent.status.peer import (
     name_of,
     peer_of,
 )
-from nexus_agent.status.routes import Answer, answer, change
+from nexus_agent.status.routes import Answer, answer, change, scan
+from nexus_agent.status.scanning import Scan
 from nexus_agent.status.source import Control, Source
 
 __all__ = ["Limits", "StatusError", "StatusServer"]
@@ -27,8 +28,9 @@ __all__ = ["Limits", "StatusError", "StatusServer"]
 class StatusServer:
     """Answers on the Unix socket at *path* with what *source* says.
 
-    control: does what a POST asks for; without it all can only be read. strangers: processes that
-    are answered nothing, though their user might ask.
+    control: does what a POST asks for; without it all can only be read. scans: scans the vehicle,
+    which is reading it, and so for everybody who may read. strangers: processes that are answered
+    nothing, though their user might ask.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class StatusServer:
         path: Path,
         source: Source,
         control: Control | None = None,
+        scans: Scan | None = None,
         strangers: Callable[[], Container[int]] = frozenset,
         *,
         limits: Limits | None = None,
@@ -44,6 +47,7 @@ class StatusServer:
         self._strangers = strangers
         self._source = source
         self._control = control
+        self._scan = scans
         self._rules = Rules(0, None, None)
         self._callers = Callers(self._respond, limits or Limits())
         self._started = asyncio.Event()
@@ -81,6 +85,8 @@ class StatusServer:
             )
         if request.method != "POST" or self._control is None:
             return await answer(self._source, request)
+        if self._scan is not None and (steps := scan(self._scan, request)) is not None:
+            return steps
         if self._rules.role(peer.uid, peer.groups) < Role.CHANGE:
             text = (
                 f"user {peer.uid} may only look: members of the group {CHANGE_GROUP!r} may change"

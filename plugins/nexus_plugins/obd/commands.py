@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from nexus_agent.plugin import Context, PluginError, Progress, Quality, Stream
+from nexus_agent.plugin import (
+    Context,
+    PluginError,
+    Progress,
+    Quality,
+    ScanArgs,
+    StateError,
+    Stream,
+)
 from nexus_plugins.obd import pids, scan
 from nexus_plugins.obd.elm327 import Elm327
 from nexus_plugins.obd.pids import ENGINE_SPEED, PIDS
-from nexus_plugins.obd.scan import Scan
 from nexus_plugins.obd.session import Session
 from nexus_plugins.obd.settings import ObdSettings
 from nexus_plugins.obd.vehicle import Vehicle, read_vin
@@ -28,17 +35,17 @@ class AdapterArgs(BaseModel):
     """Its name in the settings; may be missing where there is only one."""
 
 
-class ScanArgs(AdapterArgs):
+class ObdScanArgs(ScanArgs):
     """Arguments of `obd.scan`."""
 
-    phase: Literal["pre", "post"] | None = None
-    """Before or after a repair."""
+    adapter: str | None = None
+    """Its name in the settings; may be missing where there is only one."""
 
 
 async def read_codes(
-    session: Session, args: ScanArgs, context: Context[ObdSettings], progress: Progress
+    session: Session, args: ObdScanArgs, context: Context[ObdSettings], progress: Progress
 ) -> dict[str, Any]:
-    """`obd.scan`. Raises PluginError."""
+    """`obd.scan`: a document of `catalogue.scans.Findings`. Raises PluginError."""
     # Tables and decoders that a box which only watches never needs.
     from nexus_plugins.obd import examination
 
@@ -49,22 +56,24 @@ async def read_codes(
     if number.quality is Quality.OK and number.number != vehicle.vin.number:
         # Another car than before, or one that has only now told who it is.
         vehicle = await session.present_anew(progress)
-    car, scan_id = await session.name_of(vehicle), scan.new_id()
-    about = {"adapter": session.name} | ({} if args.phase is None else {"phase": args.phase})
-    started = {"scan_id": scan_id, **car, **about, "reason": "command"}
-    await context.emit("scan.started", started)
-    key = f"scan/{car['vehicle_ref']}" if car else None
-    stored = None if key is None else await context.state.get(key)
-    previous = None if stored is None else Scan.from_state(stored)
+    car = await session.name_of(vehicle)
+    key = f"ecus/{car['vehicle_ref']}" if car else None
+    before = [] if key is None else await context.state.get(key) or []
     # The scan says how well the VIN was told now, not when the vehicle was identified.
     told = replace(vehicle, vin=replace(vehicle.vin, quality=number.quality, detail=number.detail))
-    outcome = await examination.full(
-        elm, scan_id, told, previous, progress, car, adapter=session.name, phase=args.phase
-    )
+    outcome = await examination.full(elm, told, before, progress, {"scan_id": args.scan_id, **car})
     await context.emit_many(outcome.events, stream=Stream.EVENT)
-    if key is not None and outcome.scan.answered:
-        await context.state.set(key, outcome.scan.to_state())
-    return outcome.result
+    if key is not None:
+        await _remember(context, key, sorted({*before, *outcome.answered}))
+    return {**car, "adapter": session.name, **outcome.findings}
+
+
+async def _remember(context: Context[ObdSettings], key: str, ecus: list[str]) -> None:
+    """Keep who has ever answered, so that who is silent another time is missed."""
+    try:
+        await context.state.set(key, ecus)
+    except StateError as error:
+        context.log.warning("modules not kept", reason=str(error))
 
 
 async def clear_codes(

@@ -16,7 +16,7 @@ from nexus_agent.plugin import (
     command,
 )
 from nexus_plugins.obd import commands
-from nexus_plugins.obd.commands import AdapterArgs, ScanArgs
+from nexus_plugins.obd.commands import AdapterArgs, ObdScanArgs
 from nexus_plugins.obd.session import Session
 from nexus_plugins.obd.settings import ObdSettings
 
@@ -33,10 +33,6 @@ class ObdPlugin(Plugin[ObdSettings]):
         "adapter.rates",
         "vehicle.identified",
         "telemetry.pid",
-        "scan.started",
-        "dtc.observed",
-        "scan.completed",
-        "scan.diff",
         "dtc.cleared",
         "freeze_frame.captured",
         "readiness.snapshot",
@@ -82,8 +78,8 @@ class ObdPlugin(Plugin[ObdSettings]):
         texts = [f"{each}: {said}" if several else said for each, said in self._reports.items()]
         self.context.report("; ".join(texts))
 
-    @command(args=ScanArgs, timeout_s=300.0)
-    async def scan(self, args: ScanArgs, progress: Progress) -> dict[str, Any]:
+    @command(args=ObdScanArgs, timeout_s=300.0, scans=True)
+    async def scan(self, args: ObdScanArgs, progress: Progress) -> dict[str, Any]:
         """Read the VIN and what every module tells: codes, freeze frames, readiness, tests."""
         session = self._session(args)
         async with session.commanding:
@@ -96,7 +92,7 @@ class ObdPlugin(Plugin[ObdSettings]):
         async with session.commanding:
             return await commands.clear_codes(session, self.context, progress)
 
-    def _session(self, args: AdapterArgs) -> Session:
+    def _session(self, args: AdapterArgs | ObdScanArgs) -> Session:
         """That of the adapter that is asked for, or the only one."""
         known = ", ".join(self._sessions)
         if args.adapter is None:

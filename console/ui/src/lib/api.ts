@@ -107,5 +107,6 @@ export const api = {
     (await call<{ frames: FreezeFrame[] }>(car(ref, "freeze-frames"))).frames,
   scans: (ref: string, query: { limit: number; after?: string }) =>
     call<{ scans: Told<Scan>[]; next: string | null }>(car(ref, "scans") + asked(query)),
-  command: (id: string, name: string) => call<Command>(box(id, "/commands"), { name }),
+  command: (id: string, name: string, args: Record<string, string> = {}) =>
+    call<Command>(box(id, "/commands"), { name, args }),
 };

@@ -144,10 +144,14 @@ export interface Code {
   code: string;
   ecu: string;
   kinds: string[];
+  /** Whether its fault is there now; missing where that is not told. */
+  active?: boolean | null;
 }
 
 export interface Scan {
   scan_id: string;
+  phase?: "pre" | "post" | null;
+  parts?: { plugin: string; outcome: string; detail?: string | null }[];
   dtcs: Code[];
   modules: { ecu: string; answers: Record<string, { quality: Quality; detail: string | null }> }[];
 }
