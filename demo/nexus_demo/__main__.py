@@ -86,7 +86,7 @@ From the console's API:
   curl -s -H "Authorization: Bearer $TOKEN" {api_v1}/devices
   curl -s -H "Authorization: Bearer $TOKEN" '{api_v1}/devices/{box.id}/events?type=scan.completed'
   curl -s -H "Authorization: Bearer $TOKEN" {api_v1}/devices/{box.id}/commands \\
-    -H 'Content-Type: application/json' -d '{{"name":"scan","args":{{}}}}'
+    -H 'Content-Type: application/json' -d '{{"name":"vehicle.scan","args":{{}}}}'
 
 Ctrl-C stops everything.
 """,

@@ -232,7 +232,7 @@ class Proof:
     async def _scan(self, box: Box) -> Any:
         """Scan, and return the event that tells of it."""
         before = len(await self._console.events(box.id, "scan.completed"))
-        await self._succeed(box, "scan")
+        await self._succeed(box, "vehicle.scan")
         return (await self._events(box, "scan.completed", more_than=before))[-1]
 
     async def _delivered(self, box: Box, given: dict[str, int]) -> list[Any]:

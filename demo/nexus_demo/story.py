@@ -151,7 +151,7 @@ class Story:
         return answer["result"]
 
     async def _scan(self, box: Box) -> Any:
-        return await self._do(box, "scan")
+        return await self._do(box, "vehicle.scan")
 
     async def _status(self, box: Box) -> str:
         devices = await self._console.devices()

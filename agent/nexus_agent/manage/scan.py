@@ -32,7 +32,7 @@ from nexus_agent.store.errors import StoreError
 
 log = structlog.get_logger("scan")
 
-NAME: Final = "scan"
+NAME: Final = "vehicle.scan"
 LONGEST_S: Final = 1200.0
 CARS: Final = 200
 """Scans of so many cars are kept to compare the next one with."""
@@ -56,7 +56,7 @@ class Plugins(Protocol):
 
 
 class WholeScanArgs(BaseModel):
-    """Arguments of `scan`."""
+    """Arguments of `vehicle.scan`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,12 +67,12 @@ class WholeScanArgs(BaseModel):
 
 
 SPEC: Final = CommandSpec(
-    name=NAME,
+    name="scan",
     args=WholeScanArgs,
     safety=Safety.READ,
     timeout_s=LONGEST_S,
     summary="Read the trouble codes of every module, by every way that this box has.",
-    attribute=NAME,
+    attribute="scan",
 )
 
 
@@ -85,7 +85,7 @@ class _Part:
 
 
 class Scans:
-    """Knows `scan`, and makes a whole scan of each command that takes part in one.
+    """Knows `vehicle.scan`, and makes a whole scan of each command that takes part in one.
 
     All other commands are the plugins'.
     """
@@ -114,7 +114,7 @@ class Scans:
         return await self._plugins.invoke(name, args, progress)
 
     async def whole(self, given: Mapping[str, Any], progress: Progress) -> Any:
-        """Scan by every way there is. *given* are arguments of `scan`. Raises PluginError."""
+        """Scan by every way; *given* are arguments of `vehicle.scan`. Raises PluginError."""
         return await self.invoke(NAME, WholeScanArgs.model_validate(given), progress)
 
     async def _scan(

@@ -83,10 +83,12 @@ class StatusServer:
                 f"{READ_GROUP!r} may",
                 close=True,
             )
+        if request.method == "POST" and self._scan is not None:
+            steps = scan(self._scan, request)
+            if steps is not None:
+                return steps
         if request.method != "POST" or self._control is None:
             return await answer(self._source, request)
-        if self._scan is not None and (steps := scan(self._scan, request)) is not None:
-            return steps
         if self._rules.role(peer.uid, peer.groups) < Role.CHANGE:
             text = (
                 f"user {peer.uid} may only look: members of the group {CHANGE_GROUP!r} may change"

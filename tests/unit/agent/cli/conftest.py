@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 from click.testing import CliRunner, Result
 
 from nexus_agent.cli import main
+from nexus_agent.plugin import PluginError, Progress
 from nexus_agent.protocol import Stream
 from nexus_agent.status.server import StatusServer
 from nexus_agent.status.source import PluginAction, QueryError
@@ -24,6 +25,56 @@ def ago(**kept: float) -> str:
 
 
 VIN = "1HGCM82633A004352"
+
+
+def _said(quality: str, *codes: str, **more: Any) -> dict[str, Any]:
+    return {"quality": quality, "codes": list(codes), **more}
+
+
+SCAN: Final[dict[str, Any]] = {
+    "scan_id": "5f",
+    "vehicle_ref": "v-1",
+    "vin_quality": "ok",
+    "phase": "post",
+    "modules": [
+        {
+            "ecu": "7E8",
+            "name": "ECM",
+            "answers": {"stored": _said("ok", "P0301"), "pending": _said("refused")},
+        },
+        {
+            "ecu": "UDS 7E8",
+            "answers": {"stored": _said("ok", "P0301-11", active=["P0301-11"])},
+        },
+        {"ecu": "UDS 7EA", "answers": {"stored": _said("absent"), "pending": _said("absent")}},
+    ],
+    "dtcs": [
+        {"code": "P0301", "kinds": ["stored"], "ecu": "7E8"},
+        {"code": "P0301-11", "kinds": ["stored"], "ecu": "UDS 7E8", "active": True},
+    ],
+    "parts": [
+        {"plugin": "obd", "outcome": "done"},
+        {"plugin": "j1939", "outcome": "failed", "detail": "can0 has gone"},
+    ],
+    "diff": {
+        "before": "4e",
+        "after": "5f",
+        "new": [{"code": "P0301-11", "kinds": ["stored"], "ecu": "UDS 7E8"}],
+        "remaining": [{"code": "P0301", "kinds": ["stored"], "ecu": "7E8"}],
+        "permanent": [],
+        "fixed": [],
+        "unknown": [
+            {
+                "ecu": "UDS 7EA",
+                "kind": "stored",
+                "quality": "absent",
+                "why": "did not answer",
+                "scan": "after",
+                "codes": ["C0035-00"],
+            }
+        ],
+    },
+}
 
 
 class Agent:
@@ -128,6 +179,9 @@ class Agent:
             ],
         }
         self.history: list[dict[str, Any]] = [event(seq) for seq in range(1, 31)]
+        self.scans: list[dict[str, str]] = []
+        self.scan_error: str | None = None
+        self.scan_document: dict[str, Any] = SCAN
         self.live: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.asked: list[tuple[str | None, int, str | None, Stream | None]] = []
 
@@ -162,6 +216,13 @@ class Agent:
 
     async def change_plugin(self, name: str, action: PluginAction, _by: str) -> dict[str, Any]:
         raise QueryError(f"there is no plugin {name!r} to {action}")
+
+    async def scan(self, given: Mapping[str, str], progress: Progress) -> dict[str, Any]:
+        self.scans.append(dict(given))
+        progress("uds: module 1 of 2")
+        if self.scan_error is not None:
+            raise PluginError(self.scan_error)
+        return self.scan_document
 
     async def erase(self, vin: str, _by: str) -> AsyncGenerator[dict[str, Any], None]:
         if vin != VIN:
@@ -213,7 +274,7 @@ def agent() -> Agent:
 @pytest_asyncio.fixture
 async def path(tmp_path: Path, agent: Agent) -> AsyncIterator[Path]:
     """The socket of a running agent."""
-    server = StatusServer(tmp_path / "agent.sock", agent, agent)
+    server = StatusServer(tmp_path / "agent.sock", agent, agent, agent.scan)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run(), name="status")
         async with asyncio.timeout(5):

@@ -395,3 +395,59 @@ async def test_what_is_no_vin_is_refused(run: Run) -> None:
     result = await run("erase", "--yes", "--vin", "V" * 16)
     assert result.exit_code == 1
     assert result.stderr.startswith("nexus: a VIN has 17 letters and digits")
+
+
+# -- scan ----------------------------------------------------------------------------------------
+
+
+async def test_scan_says_what_every_module_told_and_what_has_changed(
+    run: Run, agent: Agent
+) -> None:
+    result = await run("scan", "--phase", "post", "--adapter", "left")
+    assert (result.exit_code, result.stderr) == (0, "uds: module 1 of 2\n")
+    assert agent.scans == [{"phase": "post", "adapter": "left"}]
+    assert result.stdout.splitlines() == [
+        "Scan of v-1, after the repair",
+        "",
+        "P0301     stored          7E8  ECM",
+        "P0301-11  stored, active  UDS 7E8",
+        "",
+        "1 of 3 modules answered everything.",
+        "  7E8: pending refused: nobody knows whether it has codes",
+        "  UDS 7EA did not answer: nobody knows whether it has codes",
+        "  j1939 failed: can0 has gone",
+        "",
+        "Since the last scan of this vehicle:",
+        "  new        P0301-11 (UDS 7E8)",
+        "  remaining  P0301 (7E8)",
+        "  unknown    C0035-00 (UDS 7EA): stored did not answer now",
+    ]
+
+
+async def test_a_scan_that_finds_no_code_does_not_call_the_car_clean(
+    run: Run, agent: Agent
+) -> None:
+    agent.scan_document = {**agent.scan_document, "dtcs": [], "diff": None}
+    result = await run("scan")
+    assert "No trouble code was told." in result.stdout
+    assert "UDS 7EA did not answer: nobody knows whether it has codes" in result.stdout
+
+
+async def test_scan_prints_the_whole_result_for_scripts(run: Run, agent: Agent) -> None:
+    result = await run("--json", "scan")
+    assert json.loads(result.stdout) == agent.scan_document
+
+
+async def test_several_cars_are_told_one_after_the_other(run: Run, agent: Agent) -> None:
+    other = {**agent.scan_document, "vehicle_ref": "v-2", "phase": None}
+    agent.scan_document = {**agent.scan_document, "others": [other]}
+    result = await run("scan")
+    heads = [line for line in result.stdout.splitlines() if line.startswith("Scan of")]
+    assert heads == ["Scan of v-1, after the repair", "Scan of v-2"]
+
+
+async def test_a_scan_that_fails_says_why(run: Run, agent: Agent) -> None:
+    agent.scan_error = "obd: the adapter is gone"
+    result = await run("scan")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1] == "nexus: obd: the adapter is gone"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from nexus_agent.plugin import PluginError, Progress
 from nexus_agent.protocol import Stream
 from nexus_agent.status.server import Limits, StatusServer
 from nexus_agent.status.source import QueryError, UnavailableError
@@ -25,6 +26,10 @@ class Box:
         self.changed = asyncio.Condition()
         self.fault: Exception | None = None
         self.stuck = asyncio.Event()
+        self.scans: list[dict[str, str]] = []
+        self.scanning = 0
+        self.scanned = asyncio.Event()
+        self.scan_error: PluginError | None = None
 
     async def commit(
         self, event_type: str, data: Any, *, stream: Stream = Stream.EVENT
@@ -102,13 +107,36 @@ class Box:
     async def metrics(self) -> str:
         raise UnavailableError("the outbox is being repaired")
 
+    async def scan(self, given: Mapping[str, str], progress: Progress) -> dict[str, Any]:
+        """Say that it begins, and end once `scanned`."""
+        self.scans.append(dict(given))
+        await self._scan(1)
+        try:
+            progress("reading the VIN")
+            await self.scanned.wait()
+        finally:
+            await self._scan(-1)
+        if self.scan_error is not None:
+            raise self.scan_error
+        return {"modules": []}
+
+    async def _scan(self, change: int) -> None:
+        async with self.changed:
+            self.scanning += change
+            self.changed.notify_all()
+
+    async def scan_left(self) -> None:
+        """Wait until nobody scans."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.scanning == 0)
+
 
 @asynccontextmanager
 async def serving(
     path: Path, box: Box, limits: Limits | None = None
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A status server for the length of the block."""
-    server = StatusServer(path, box, limits=limits)
+    server = StatusServer(path, box, scans=box.scan, limits=limits)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run(), name="status")
         async with asyncio.timeout(5):
