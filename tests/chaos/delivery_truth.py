@@ -46,6 +46,9 @@ class Truth:
         self.device = device
         self.payloads: dict[int, Any] = {}
         self.numbers: dict[int, Number] = {}
+        self.early: dict[int, Number] = {}
+        """Events that were visible before anybody was told of their commit: on a slow disk the
+        sender may read what is committed before `emit` returns."""
         self.bearers: defaultdict[Number, set[int]] = defaultdict(set)
         self.excused: dict[int, str] = {}
         self.visible: Counter[int] = Counter()
@@ -66,6 +69,7 @@ class Truth:
                 number = (event.stream, event.epoch, event.seq)
                 name = event.data["event"]
                 assert name not in self.numbers, "sealed twice"
+                assert self.early.pop(name, number) == number
                 disk.follow(event.stream, number, name)
                 self.numbers[name] = number
                 self.bearers[number].add(name)
@@ -80,6 +84,10 @@ class Truth:
     def unsettled(self) -> set[int]:
         """Events that were sealed, and neither visible nor lost up to now."""
         return self.numbers.keys() - self.settled
+
+    def number_of(self, event: int) -> Number:
+        """That of an event which was sealed, or seen."""
+        return self.numbers[event] if event in self.numbers else self.early[event]
 
     def collides(self, event: int) -> bool:
         """Whether two disks have used the number of *event*."""
@@ -105,7 +113,10 @@ class Truth:
         data = json.loads(shown.line)["data"]
         event = data["event"]
         assert self.payloads.get(event) == data, "altered"
-        assert self.numbers[event] == (shown.stream, shown.epoch, shown.seq)
+        number = (shown.stream, shown.epoch, shown.seq)
+        if event not in self.numbers:
+            self.early.setdefault(event, number)
+        assert self.number_of(event) == number
         self.visible[event] += 1
         assert self.visible[event] == 1, f"event {event} is visible twice"
         self.settled.add(event)
@@ -121,7 +132,7 @@ class Truth:
             settled = self.visible[event] or event in self.excused or lost(lanes, number)
             assert settled or is_excused(event), f"event {event}, {number}, is missing"
         for event in +self.visible:
-            number = self.numbers[event]
+            number = self.number_of(event)
             assert not lost(lanes, number), f"{number} is visible and shown as lost"
 
 
