@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -19,7 +17,7 @@ from nexus_agent.store.erasure import Erasure
 from nexus_agent.store.errors import StoreError
 from nexus_agent.store.outbox import Outbox
 from nexus_agent.store.reseal import reseal
-from nexus_agent.store.space import MEGABYTE, declare
+from nexus_agent.store.space import MEGABYTE, drop
 
 log = structlog.get_logger("housekeeping")
 
@@ -125,11 +123,15 @@ class Housekeeper:
         if not hours or not now.synced:
             return
         horizon = _before(now.wall, hours)
-        for span in self._outbox.positions.waiting(stream):
-            through = await self._expired(stream, span, horizon)
-            if through is not None:
-                await self._outbox.write(partial(_drop, stream, (span[0], through)))
-                log.warning("expired", stream=str(stream), through=segments.sequence(through))
+        more = True
+        while more:
+            more = False
+            # Looked up at each step: what is delivered meanwhile is no loss.
+            for span in self._outbox.positions.waiting(stream):
+                through = await self._expired(stream, span, horizon)
+                if through is not None:
+                    more |= await self._drop_some(stream, (span[0], through), ledger.TOO_OLD)
+                    log.warning("expired", stream=str(stream), through=segments.sequence(through))
 
     async def _expired(self, stream: Stream, span: tuple[int, int], horizon: int) -> int | None:
         """The last segment within *span* that is proven to be from before *horizon*."""
@@ -151,13 +153,23 @@ class Housekeeper:
                 through = await self._expired(stream, (0, released), horizon) or 0
             if rows := await self._database.read(segments.BEYOND[stream], (released, share)):
                 through = max(through, rows[0][0])
-            if through:
-                await self._outbox.write(partial(_forget, stream, through))
+            more = bool(through)
+            while more:
+                more = await self._drop_some(stream, (0, through))
+
+    async def _drop_some(
+        self, stream: Stream, span: tuple[int, int], cause: str | None = None
+    ) -> bool:
+        """Delete as much of *span* as the log has room for; whether there may be more."""
+        step = self._database.space.step_bytes
+        return await self._outbox.write(lambda c: drop(c, stream, span, step, cause)) >= step
 
     async def _give_back(self) -> None:
         """Return free pages to the disk in steps, so that nobody waits long for the writer."""
         space = self._database.space
-        await self._outbox.write(lambda c: space.shrink(c, self._outbox.positions))
+        more = True
+        while more:
+            more = await self._outbox.write(lambda c: space.shrink(c, self._outbox.positions))
         more = True
         while more:
             more = await self._database.tend(space.give_back)
@@ -168,13 +180,3 @@ class Housekeeper:
 def _before(wall: int, hours: float) -> int:
     """The time (ns) so many hours before *wall*, or the earliest that SQLite can compare with."""
     return max(wall - int(hours * _HOUR_NS), -(2**63))
-
-
-def _forget(stream: Stream, through: int, connection: sqlite3.Connection) -> None:
-    connection.execute(segments.DELETE[stream], (0, through))
-
-
-def _drop(stream: Stream, span: tuple[int, int], connection: sqlite3.Connection) -> None:
-    while rows := connection.execute(segments.SIZES[stream], (*span, 1000)).fetchall():
-        declare(connection, stream, rows, ledger.TOO_OLD)
-        connection.execute(segments.DELETE[stream], (rows[0][0], rows[-1][0]))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from nexus_agent.store.positions import Positions
 MEGABYTE: Final = 1_000_000
 _LARGEST_RESERVE: Final = 4 * 1024 * 1024
 _LARGEST_LOG: Final = 16 * 1024 * 1024
+_LARGEST_STEP: Final = 4 * 1024 * 1024
 _PAGE: Final = 4096
 _ROW_BYTES: Final = 200
 """What a segment costs beside its payload, rounded up; a payload is rounded up to whole pages."""
@@ -46,6 +47,9 @@ class Space:
         self._reserve_bytes = min(_LARGEST_RESERVE, quota_bytes // 16)
         self.log_bytes = min(_LARGEST_LOG, quota_bytes // 4)
         self.database_bytes = quota_bytes - self._reserve_bytes - self.log_bytes
+        self.step_bytes = min(_LARGEST_STEP, self.log_bytes // 4)
+        """What one transaction deletes, or moves, at most: all of it may go through the log, for
+        SQLite overwrites what it deletes where it was built so."""
 
     def used(self) -> int:
         """Bytes of the three files together."""
@@ -130,18 +134,20 @@ class Space:
                 break
             stream = oldest[1]
             span = 0, at.released(stream)
-            freed += _drop(connection, stream, span, wanted - freed, lambda _: None)
+            freed += drop(connection, stream, span, wanted - freed)
         return freed
 
-    def shrink(self, connection: sqlite3.Connection, at: Positions) -> None:
-        """Bring a file that is larger than its share below it, a step at a time."""
+    def shrink(self, connection: sqlite3.Connection, at: Positions) -> bool:
+        """Bring a file that is larger than its share a step nearer to it; whether to go on."""
         used = (_pages(connection, "page_count") - _pages(connection, "freelist_count")) * _PAGE
-        if used > self.database_bytes:
-            step = min(used - self.database_bytes, _LARGEST_RESERVE)
-            step -= self.drop_history(connection, at, step)
-            for victim in reversed(Stream):
-                if step > 0:
-                    step -= _drop_waiting(connection, at, victim, step)
+        wanted = step = min(used - self.database_bytes, self.step_bytes)
+        if step <= 0:
+            return False
+        wanted -= self.drop_history(connection, at, wanted)
+        for victim in reversed(Stream):
+            if wanted > 0:
+                wanted -= _drop_waiting(connection, at, victim, wanted)
+        return wanted < step
 
     def give_back(self, connection: sqlite3.Connection) -> bool:
         """Give a step's worth of free pages back to the disk; False when few are left."""
@@ -149,7 +155,8 @@ class Space:
         over = all_pages * _PAGE > self.database_bytes
         if not over and (free * _PAGE < _LARGEST_LOG or free * 4 < all_pages):
             return False
-        connection.execute(f"PRAGMA incremental_vacuum({_LARGEST_RESERVE // _PAGE})").fetchall()
+        connection.execute(f"PRAGMA incremental_vacuum({self.step_bytes // _PAGE})").fetchall()
+        self.keep_log_short(connection)
         return free > 0
 
     def _free(self, connection: sqlite3.Connection) -> int:
@@ -177,24 +184,21 @@ def _drop_waiting(
     for span in at.waiting(stream):
         if freed >= wanted:
             break
-        freed += _drop(
-            connection,
-            stream,
-            span,
-            wanted - freed,
-            lambda rows: declare(connection, stream, rows, ledger.QUOTA),
-        )
+        freed += drop(connection, stream, span, wanted - freed, ledger.QUOTA)
     return freed
 
 
-def _drop(
+def drop(
     connection: sqlite3.Connection,
     stream: Stream,
     span: tuple[int, int],
     wanted: int,
-    declare_rows: Callable[[list[tuple[int, ...]]], None],
+    cause: str | None = None,
 ) -> int:
-    """Delete the oldest segments within *span* until *wanted* bytes are free, a few at a time."""
+    """Delete the oldest segments within *span* until *wanted* bytes are free; bytes that it freed.
+
+    cause: why they are lost, which is written down; None for what was delivered.
+    """
     freed = 0
     while freed < wanted:
         rows = connection.execute(segments.SIZES[stream], (*span, _VICTIMS)).fetchall()
@@ -206,7 +210,8 @@ def _drop(
             chosen.append(row)
         if not chosen:
             break
-        declare_rows(chosen)
+        if cause is not None:
+            declare(connection, stream, chosen, cause)
         connection.execute(segments.DELETE[stream], (chosen[0][0], chosen[-1][0]))
     return freed
 

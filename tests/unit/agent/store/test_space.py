@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.agent.store.boxed import HOUR, Hours
 
 from nexus_agent.plugin import EmitError
 from nexus_agent.protocol import Stream
@@ -122,8 +123,7 @@ async def test_a_lowered_quota_is_kept_after_the_next_round(opened: Any, state_d
         for n in range(2 * ENOUGH):
             await store.fill(Stream.TELEMETRY, NOISE, seed=n)
     async with opened(quota=QUOTA) as store:
-        for _ in range(4):
-            await store.tidy()
+        await store.tidy()
         await store.fill(Stream.EVENT, NOISE)
     assert used(state_dir) <= QUOTA
 
@@ -192,3 +192,31 @@ async def test_a_full_disk_gives_up_delivered_events(opened: Any, small_disk: Pa
         for n in range(60):
             await store.fill(Stream.EVENT, NOISE // 2, seed=n)
         assert [event.seq for event in await store.waiting()] == list(range(41, 101))
+
+
+async def test_history_that_goes_at_once_does_not_pass_the_quota_either(
+    opened: Any, state_dir: Path
+) -> None:
+    """SQLite may overwrite what it deletes, and writes all of that to its log."""
+    async with opened(quota=QUOTA) as store:
+        for n in range(28):
+            await store.fill(Stream.EVENT, NOISE, seed=n)
+        await store.acknowledge(28)
+        await store.database.tend(lambda c: c.execute("PRAGMA secure_delete=1").fetchall())
+        await store.tidy(megabytes=0)
+        assert await store.events(Stream.EVENT) == []
+        assert used(state_dir) <= QUOTA
+        assert (state_dir / "agent.db-wal").stat().st_size <= store.database.space.log_bytes
+
+
+async def test_what_expires_at_once_does_not_pass_the_quota_either(
+    opened: Any, state_dir: Path
+) -> None:
+    async with opened(quota=QUOTA) as store:
+        for n in range(28):
+            await store.fill(Stream.TELEMETRY, NOISE, seed=n)
+        await store.database.tend(lambda c: c.execute("PRAGMA secure_delete=1").fetchall())
+        store.clock.wall += 2 * HOUR
+        await store.tidy(ttl=Hours(telemetry=1))
+        assert await store.losses() == [("telemetry", 1, 1, 28, "older than its time to live")]
+        assert (state_dir / "agent.db-wal").stat().st_size <= store.database.space.log_bytes
