@@ -1,4 +1,4 @@
-"""`python -m nexus_demo`: a street of three boxes that lives, for a person, until Ctrl-C."""
+"""`python -m nexus_demo`: a street of five boxes that lives, for a person, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nexus_demo.waiting import DemoError
 
 
 def main() -> int:
-    parser = session.parser("Run three boxes, three cars, a broker and a console here.")
+    parser = session.parser("Run five boxes, four cars, a truck, a broker and a console here.")
     parser.add_argument(
         "--pace",
         type=session.seconds,
@@ -59,7 +59,7 @@ def _bundle(text: str) -> Path:
 
 async def _demo(folder: Path, broker: str, pace_s: float, street: Sequence[Bay]) -> None:
     say, kind = session.Clock().say, choose(broker)
-    async with session.stops_on_sigterm(), running(folder, kind, say, street) as fleet:
+    async with session.stops_on_sigterm(), running(folder, kind, say, street, buses=True) as fleet:
         _introduce(fleet)
         async with api.signed_in(fleet.address, USER, fleet.password) as console:
             await Story(fleet, console, say, pace_s).tell()

@@ -1,4 +1,4 @@
-"""Three boxes, three cars, a broker and a console on one machine, each a process of its own."""
+"""Boxes, vehicles, a broker and a console on one machine, each a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from nexus_demo import api, vehicles
+from nexus_demo import api, doip, drive, vehicles
 from nexus_demo.broker import Broker, Kind
 from nexus_demo.certs import Authority, Credentials
 from nexus_demo.memory import Memory
@@ -55,60 +55,30 @@ STREET: Final = (replace(BAYS[0], remembers=True), replace(BAYS[1], relayed=True
 """The same three, for the story."""
 
 
-class Box:
-    """One bay's agent, the emulated car it is plugged into, and its way to the broker."""
+class Station:
+    """A box's agent, and the process of the vehicle that it is plugged into."""
 
-    def __init__(self, bay: Bay, folder: Path, broker: Broker, authority: Authority) -> None:
-        folder.mkdir()
-        self.bay = bay
-        self.id = bay.box
+    def __init__(self, name: str, folder: Path, config: str, car: Process) -> None:
+        self.id = name
         self.socket = folder / "agent.sock"
-        self.memory = Memory(folder / "car.json")
-        self.memory.remember()
-        self._engine_off = folder / "engine-off"
-        self.relay = Relay(broker.port)
-        adapter = free_port()
-        config = folder / "agent.toml"
-        port = self.relay.port if bay.relayed else broker.port
-        section = _broker_section(broker, port, authority.client(bay.box))
-        config.write_text(_agent_toml(bay, folder, self.socket, section, adapter))
-        self.car = Process(
-            f"{bay.box}'s car",
-            [
-                *(sys.executable, "-m", "nexus_demo.emulator"),
-                *(bay.vehicle.scenario, "--port", str(adapter)),
-                *(("--memory", folder / "car.json") if bay.remembers else ()),
-                *("--engine-off", self._engine_off),
-            ],
-            folder / "car.log",
-            {**os.environ, "PYTHONPATH": str(_DEMO_ROOT)},
-        )
+        self.car = car
+        path = folder / "agent.toml"
+        path.write_text(config)
         self.agent = Process(
-            f"{bay.box}'s agent",
-            [sys.executable, "-m", "nexus_agent", "run", "--config", config],
+            f"{name}'s agent",
+            [sys.executable, "-m", "nexus_agent", "run", "--config", path],
             folder / "agent.log",
             _environ(),
         )
 
     async def start(self) -> None:
-        """Start car, relay if there is one, and agent; return once the agent's socket answers."""
+        """Start car and agent; return once the agent's socket answers."""
         await self.car.start()
-        if self.bay.relayed:
-            await self.relay.open()
         await self.start_agent()
 
     async def start_agent(self) -> None:
         await self.agent.start()
         await until(f"{self.id} answers on its socket", self.status, within=_READY_S)
-
-    @contextmanager
-    def engine_off(self) -> Iterator[None]:
-        """The car's engine is off, as it must be for a clear, until the block ends."""
-        self._engine_off.touch()
-        try:
-            yield
-        finally:
-            self._engine_off.unlink()
 
     async def status(self) -> Any:
         """What `nexus status` shows; NotYet while nobody answers."""
@@ -126,14 +96,116 @@ class Box:
         return sum(stream["pending_events"] for stream in (await self.outbox()).values())
 
 
+class Box(Station):
+    """One bay's agent, the emulated car it is plugged into, and its way to the broker."""
+
+    def __init__(self, bay: Bay, folder: Path, broker: Broker, authority: Authority) -> None:
+        folder.mkdir()
+        self.bay = bay
+        self.memory = Memory(folder / "car.json")
+        self.memory.remember()
+        self._engine_off = folder / "engine-off"
+        self.relay = Relay(broker.port)
+        adapter = free_port()
+        port = self.relay.port if bay.relayed else broker.port
+        car = Process(
+            f"{bay.box}'s car",
+            [
+                *(sys.executable, "-m", "nexus_demo.emulator"),
+                *(bay.vehicle.scenario, "--port", str(adapter)),
+                *(("--memory", folder / "car.json") if bay.remembers else ()),
+                *("--engine-off", self._engine_off),
+            ],
+            folder / "car.log",
+            {**os.environ, "PYTHONPATH": str(_DEMO_ROOT)},
+        )
+        broker_section = _broker_section(broker, port, authority.client(bay.box))
+        config = _agent_toml(bay.box, folder, broker_section, _bay_sections(bay, adapter), bay)
+        super().__init__(bay.box, folder, config, car)
+
+    async def start(self) -> None:
+        """Start car, relay if there is one, and agent; return once the agent's socket answers."""
+        if self.bay.relayed:
+            await self.relay.open()
+        await super().start()
+
+    @contextmanager
+    def engine_off(self) -> Iterator[None]:
+        """The car's engine is off, as it must be for a clear, until the block ends."""
+        self._engine_off.touch()
+        try:
+            yield
+        finally:
+            self._engine_off.unlink()
+
+
+class DoipStation(Station):
+    """A box that asks a car's modules through its DoIP gateway."""
+
+    NAME: Final = "bay-4"
+
+    def __init__(self, folder: Path, broker: Broker, authority: Authority) -> None:
+        folder.mkdir()
+        port = free_port()
+        car = doip.gateway(folder / "car", port, f"{self.NAME}'s gateway")
+        section = _broker_section(broker, broker.port, authority.client(self.NAME))
+        targets = ", ".join(f"0x{target:04X}" for target in doip.TARGETS)
+        plugin = f"""\
+[plugins.uds]
+host = "127.0.0.1"
+port = {port}
+targets = [{targets}]
+probe_interval_s = 5
+"""
+        super().__init__(self.NAME, folder, _agent_toml(self.NAME, folder, section, plugin), car)
+
+
+class TruckStation(Station):
+    """A box at a truck's J1939 bus, behind a serial CAN adapter. It replays a drive besides."""
+
+    NAME: Final = "yard-1"
+
+    def __init__(self, folder: Path, broker: Broker, authority: Authority) -> None:
+        folder.mkdir()
+        device = folder / "can"
+        car = Process(
+            f"{self.NAME}'s truck",
+            [sys.executable, "-m", "nexus_demo.truck", device],
+            folder / "car.log",
+            {**os.environ, "PYTHONPATH": str(_DEMO_ROOT)},
+        )
+        log, dbc = drive.write(folder / "drive")
+        section = _broker_section(broker, broker.port, authority.client(self.NAME))
+        plugins = f"""\
+[plugins.j1939]
+interface = "slcan"
+channel = {json.dumps(str(device))}
+reconnect_max_s = 2
+
+[plugins.can_signals.replays.drive]
+file = {json.dumps(str(log))}
+repeat = true
+dbc = [{{ file = {json.dumps(str(dbc))}, j1939 = true }}]
+"""
+        super().__init__(self.NAME, folder, _agent_toml(self.NAME, folder, section, plugins), car)
+
+
 class Fleet:
     """Everything that runs; made and taken down by `running`."""
 
-    def __init__(self, folder: Path, kind: Kind, bays: Sequence[Bay] = BAYS) -> None:
+    def __init__(
+        self, folder: Path, kind: Kind, bays: Sequence[Bay] = BAYS, *, buses: bool = False
+    ) -> None:
+        """buses: whether a DoIP car and a truck are there, too."""
         self.folder = folder
         self.authority = Authority(folder / "pki")
         self.broker = Broker(folder / "broker", self.authority, kind)
         self.boxes = [Box(bay, folder / bay.box, self.broker, self.authority) for bay in bays]
+        self.others: list[Station] = [
+            kind(folder / kind.NAME, self.broker, self.authority)
+            for kind in ((DoipStation, TruckStation) if buses else ())
+        ]
+        self.stations: list[Station] = [*self.boxes, *self.others]
         self.password = secrets.token_urlsafe(12)
         listen = f"127.0.0.1:{free_port()}"
         self.address = f"http://{listen}"
@@ -150,6 +222,10 @@ class Fleet:
             _environ(),
         )
 
+    def station(self, name: str) -> Station:
+        """The one that is called so."""
+        return next(one for one in self.stations if one.id == name)
+
     async def start(self, say: Say) -> None:
         """Start everything, what is needed first; return once all of it answers."""
         say(f"files and logs: {self.folder}")
@@ -159,14 +235,15 @@ class Fleet:
         await self.console.start()
         await until("the console is well", self.console_well, within=_READY_S)
         say(f"console: {self.address}")
-        await together(box.start() for box in self.boxes)
-        say("agents: " + ", ".join(f"{box.id} (pid {box.agent.pid})" for box in self.boxes))
+        await together(station.start() for station in self.stations)
+        pids = (f"{station.id} (pid {station.agent.pid})" for station in self.stations)
+        say("agents: " + ", ".join(pids))
 
     async def stop(self) -> None:
         """Stop everything in reverse order; what does not go is killed."""
-        await together(box.agent.stop() for box in self.boxes)
+        await together(station.agent.stop() for station in self.stations)
         await together(box.relay.cut() for box in self.boxes)
-        await together(box.car.stop() for box in self.boxes)
+        await together(station.car.stop() for station in self.stations)
         await self.console.stop()
         await self.broker.stop()
 
@@ -179,13 +256,15 @@ class Fleet:
 
     def check(self) -> None:
         """DemoError if broker, console or an agent has ended by itself."""
-        for process in (self.broker.process, self.console, *(box.agent for box in self.boxes)):
+        for process in self._processes():
             process.check()
 
     def tails(self) -> str:
         """The end of every log."""
-        processes = [self.broker.process, self.console, *(box.agent for box in self.boxes)]
-        return "\n".join(process.tail() for process in processes)
+        return "\n".join(process.tail() for process in self._processes())
+
+    def _processes(self) -> list[Process]:
+        return [self.broker.process, self.console, *(one.agent for one in self.stations)]
 
     async def _add_user(self) -> None:
         command = [sys.executable, "-m", "nexus_console", "user", "add", USER, "--role", "admin"]
@@ -204,13 +283,13 @@ class Fleet:
 
 @asynccontextmanager
 async def running(
-    folder: Path, kind: Kind, say: Say, bays: Sequence[Bay] = BAYS
+    folder: Path, kind: Kind, say: Say, bays: Sequence[Bay] = BAYS, *, buses: bool = False
 ) -> AsyncIterator[Fleet]:
     """A started fleet for the length of a block; nothing of it outlives the block.
 
     Where a DemoError passes through, the ends of the logs are said.
     """
-    fleet = Fleet(folder, kind, bays)
+    fleet = Fleet(folder, kind, bays, buses=buses)
     try:
         await fleet.start(say)
         yield fleet
@@ -229,15 +308,30 @@ def _environ() -> dict[str, str]:
 # Values are written as JSON, which TOML's strings, integers, booleans and arrays contain.
 
 
-def _agent_toml(bay: Bay, folder: Path, socket: Path, broker_section: str, adapter: int) -> str:
-    allow = ["read", "clear"] if bay.may_clear else ["read"]
+def _bay_sections(bay: Bay, adapter: int) -> str:
+    """The plugins of a box at an OBD socket."""
     guest = "" if bay.guest is None else (bay.guest / "sample.toml").read_text("utf-8")
-    bundles = folder / "bundles" if bay.guest is None else bay.guest.parent
+    return f"""\
+[plugins.obd]
+port = {json.dumps(f"socket://127.0.0.1:{adapter}")}
+interval_s = 0.5
+reconnect_max_s = 5
+
+{guest}"""
+
+
+def _agent_toml(
+    name: str, folder: Path, broker_section: str, plugins: str, bay: Bay | None = None
+) -> str:
+    """bay: what is allowed there; without one, what a box allows by itself, and the VIN."""
+    allow = ["read", "clear"] if bay is not None and bay.may_clear else ["read"]
+    vin = "plain" if bay is None or bay.vin_leaves else "reference"
+    bundles = folder / "bundles" if bay is None or bay.guest is None else bay.guest.parent
     return f"""\
 [agent]
-id = {json.dumps(bay.box)}
+id = {json.dumps(name)}
 state_dir = {json.dumps(str(folder / "state"))}
-socket = {json.dumps(str(socket))}
+socket = {json.dumps(str(folder / "agent.sock"))}
 bundles = {json.dumps(str(bundles))}
 
 {broker_section}
@@ -248,7 +342,7 @@ presence_interval_s = 10
 format = "console"
 
 [privacy]
-vin = {json.dumps("plain" if bay.vin_leaves else "reference")}
+vin = {json.dumps(vin)}
 
 [safety]
 allow = {json.dumps(allow)}
@@ -256,12 +350,7 @@ allow = {json.dumps(allow)}
 [plugins.host]
 interval_s = 5
 
-[plugins.obd]
-port = {json.dumps(f"socket://127.0.0.1:{adapter}")}
-interval_s = 0.5
-reconnect_max_s = 5
-
-{guest}"""
+{plugins}"""
 
 
 def _console_toml(listen: str, home: Path, broker: Broker, own: Credentials) -> str:

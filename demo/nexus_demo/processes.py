@@ -47,9 +47,12 @@ class Process:
         command: Sequence[str | Path],
         log: Path,
         environ: Mapping[str, str] | None = None,
+        *,
+        cwd: Path | None = None,
     ) -> None:
         self.name = name
         self.log = log
+        self._cwd = cwd
         self._command = [str(part) for part in command]
         self._environ = dict(os.environ if environ is None else environ)
         self._process: asyncio.subprocess.Process | None = None
@@ -74,6 +77,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 env=self._environ,
+                cwd=self._cwd,
                 process_group=0,
                 preexec_fn=_die_with_parent,
             )

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+from nexus_demo import doip, truck
 from nexus_demo.api import Console
-from nexus_demo.fleet import Box, Fleet, Say
+from nexus_demo.fleet import Box, DoipStation, Fleet, Say, Station, TruckStation
 from nexus_demo.waiting import DemoError, NotYet, together, until
 
 Facts = dict[str, Any]
@@ -50,19 +51,23 @@ class Proof:
             self.scan_after_clear,
             self.other_scans,
             self.clear_not_allowed,
+            *(self._buses() if self._fleet.others else ()),
             self.outage,
             self.everything_once,
         ]
 
+    def _buses(self) -> tuple[Step, ...]:
+        return self.modules_behind_a_gateway, self.faults_of_a_truck, self.signals_of_a_drive
+
     async def boxes_online(self) -> None:
         async def online() -> None:
             devices = await self._console.devices()
-            away = [b.id for b in self._fleet.boxes if _status(devices, b) != "online"]
+            away = [b.id for b in self._fleet.stations if _status(devices, b) != "online"]
             if away:
                 raise NotYet(f"the console does not show {', '.join(away)} online")
 
         await until("all boxes are online", online, within=_RECOVERY_S)
-        self._say(f"online in the console: {', '.join(box.id for box in self._fleet.boxes)}")
+        self._say(f"online in the console: {', '.join(box.id for box in self._fleet.stations)}")
 
     async def vehicles_identified(self) -> None:
         for box in self._fleet.boxes:
@@ -132,6 +137,43 @@ class Proof:
         expected = {"stored": "ok", "pending": "absent", "permanent": "refused"}
         _same(f"qualities of {self._awkward.id}", qualities, expected)
         self._say(f"{self._awkward.id}: stored P0562, pending absent, permanent refused")
+
+    async def modules_behind_a_gateway(self) -> None:
+        box = self._fleet.station(DoipStation.NAME)
+        scan = await self._scan(box)
+        _same("VIN over DoIP", scan["vin"], doip.VIN)
+        modules = {
+            module["ecu"]: {said["quality"] for said in module["answers"].values()}
+            for module in scan["modules"]
+        }
+        silent = f"DoIP {doip.UNPLUGGED:04X}"
+        expected = {f"DoIP {doip.ENGINE:04X}": {"ok"}, f"DoIP {doip.BODY:04X}": {"ok"}}
+        _same("modules behind the gateway", modules, {**expected, silent: {"absent"}})
+        found = {code["code"]: code["active"] for code in scan["dtcs"]}
+        _same("codes behind the gateway", found, {"P0301-00": True, "P0420-00": False})
+        self._say(f"{box.id}: over DoIP {', '.join(found)}; {silent} is unplugged: nobody knows")
+
+    async def faults_of_a_truck(self) -> None:
+        box = self._fleet.station(TruckStation.NAME)
+        brakes = await until(
+            f"{box.id} tells of its brakes", partial(self._fault, box, 789), within=_SOON_S
+        )
+        _same("the fault of the brakes", (brakes["fmi"], brakes["state"]), (5, "active"))
+        scan = await self._scan(box)
+        _same("VIN over J1939", scan["vin"], truck.VIN)
+        codes = {(code["ecu"], code["code"]) for code in scan["dtcs"]}
+        if ("J1939 0B", "SPN 789 FMI 5") not in codes:
+            raise DemoError(f"the scan of {box.id} has {sorted(codes)}")
+        self._say(f"{box.id}: {', '.join(f'{code} ({ecu})' for ecu, code in sorted(codes))}")
+
+    async def signals_of_a_drive(self) -> None:
+        box = self._fleet.station(TruckStation.NAME)
+        values = await self._events(box, "telemetry.signal", more_than=5)
+        speeds = [data["value"] for data in values if data["signal"] == "EngineSpeed"]
+        wrong = [value for value in speeds if not 600 <= value <= 1800]
+        _same("engine speeds that the drive did not have", wrong, [])
+        _same("their unit", {d["unit"] for d in values if d["signal"] == "EngineSpeed"}, {"rpm"})
+        self._say(f"{box.id}: a replayed drive, engine speed {speeds[-1]:g} rpm")
 
     async def clear_not_allowed(self) -> None:
         """A box whose settings allow reading only does not clear, whoever asks."""
@@ -212,7 +254,7 @@ class Proof:
         seen = {(point["value"], point["quality"]) for point in points}
         _same(f"coolant temperatures of {self._awkward.id}", seen, {(None, "refused")})
 
-    async def _events(self, box: Box, event_type: str, more_than: int = 0) -> list[Any]:
+    async def _events(self, box: Station, event_type: str, more_than: int = 0) -> list[Any]:
         """The data of every event of one type, oldest first, once there are more than so many."""
 
         async def some() -> list[Any]:
@@ -223,13 +265,19 @@ class Proof:
 
         return await until(f"{event_type} from {box.id}", some, within=10)
 
-    async def _succeed(self, box: Box, command: str) -> Any:
+    async def _fault(self, box: Station, spn: int) -> Any:
+        for event in await self._console.events(box.id, "j1939.fault"):
+            if event["data"]["spn"] == spn:
+                return event["data"]
+        raise NotYet("the console has no such fault")
+
+    async def _succeed(self, box: Station, command: str) -> Any:
         answer = await self._console.do(box.id, command)
         if answer["state"] != "succeeded":
             raise DemoError(f"{command} on {box.id} {answer['state']}: {answer['error']}")
         return answer["result"]
 
-    async def _scan(self, box: Box) -> Any:
+    async def _scan(self, box: Station) -> Any:
         """Scan, and return the event that tells of it."""
         before = len(await self._console.events(box.id, "scan.completed"))
         await self._succeed(box, "vehicle.scan")
@@ -282,7 +330,7 @@ async def _released(box: Box, given: dict[str, int]) -> None:
         raise NotYet(f"not yet acknowledged: {', '.join(kept)}")
 
 
-def _status(devices: dict[str, Any], box: Box) -> str:
+def _status(devices: dict[str, Any], box: Station) -> str:
     return str(devices.get(box.id, {}).get("status", "unknown"))
 
 

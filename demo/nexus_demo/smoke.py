@@ -48,8 +48,8 @@ def main() -> int:
 async def _smoke(folder: Path, wish: str, clock: session.Clock, result: dict[str, Any]) -> None:
     kind = choose(wish)
     result.update(broker=kind.value)
-    async with session.stops_on_sigterm(), running(folder, kind, clock.say) as fleet:
-        result.update(boxes=len(fleet.boxes))
+    async with session.stops_on_sigterm(), running(folder, kind, clock.say, buses=True) as fleet:
+        result.update(boxes=len(fleet.stations))
         async with api.signed_in(fleet.address, USER, fleet.password) as console:
             proof = Proof(fleet, console, clock.say)
             for step in proof.steps():

@@ -1,7 +1,8 @@
 """What goes on in the street: one act after another, one line each, for as long as it is watched.
 
 At bay-1 an engine begins to misfire, is scanned, repaired, cleared and scanned again. bay-2 loses
-its internet and gets it back. bay-3 loses its adapter and finds it again. Commands go through the
+its internet and gets it back. bay-3 loses its adapter and finds it again. At bay-4 a car is scanned
+through its DoIP gateway, and in the yard a truck has faults. Commands go through the
 console's API, as a person's would, and every line tells what was seen, not what was planned.
 """
 
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from nexus_demo.api import Console
-from nexus_demo.fleet import Box, Fleet, Say
+from nexus_demo.fleet import Box, DoipStation, Fleet, Say, Station, TruckStation
 from nexus_demo.waiting import DemoError, NotYet, until
 
 Act = Callable[[], Awaitable[str]]
@@ -43,8 +44,10 @@ class Story:
             self.internet_comes_back,
             self.lamp_comes_on,
             self.pre_scan,
+            self.gateway_scan,
             self.adapter_is_lost,
             self.adapter_is_found,
+            self.truck_scan,
             self.repair,
             self.post_scan,
         ]
@@ -142,29 +145,49 @@ class Story:
         )
         return f"{box.id}: the adapter is back; the console shows it {state}"
 
+    # -- bay-4: a gateway; the yard: a truck -----------------------------------------------------
+
+    async def gateway_scan(self) -> str:
+        box = self._fleet.station(DoipStation.NAME)
+        found = await self._scan(box)
+        silent = [
+            module["ecu"]
+            for module in found["modules"]
+            if all(said["quality"] == "absent" for said in module["answers"].values())
+        ]
+        return (
+            f"{box.id}: a scan through the DoIP gateway finds {_codes(found['dtcs'])}; "
+            f"{', '.join(silent) or 'nobody'} did not answer"
+        )
+
+    async def truck_scan(self) -> str:
+        box = self._fleet.station(TruckStation.NAME)
+        found = await self._scan(box)
+        return f"{box.id}: a scan of the truck finds {_codes(found['dtcs'])}"
+
     # -- doing and looking -----------------------------------------------------------------------
 
-    async def _do(self, box: Box, command: str) -> Any:
+    async def _do(self, box: Station, command: str) -> Any:
         answer = await self._console.do(box.id, command)
         if answer["state"] != "succeeded":
             raise DemoError(f"{command} on {box.id} {answer['state']}: {answer['error']}")
         return answer["result"]
 
-    async def _scan(self, box: Box) -> Any:
+    async def _scan(self, box: Station) -> Any:
         return await self._do(box, "vehicle.scan")
 
-    async def _status(self, box: Box) -> str:
+    async def _status(self, box: Station) -> str:
         devices = await self._console.devices()
         return str(devices.get(box.id, {}).get("status", "unknown"))
 
     async def _everybody_online(self) -> None:
         async def online() -> None:
-            for box in self._fleet.boxes:
+            for box in self._fleet.stations:
                 if (status := await self._status(box)) != "online":
                     raise NotYet(f"{box.id} is {status}")
 
         await until("all boxes are online", online, within=_SEEN_S)
-        self._say(f"online in the console: {', '.join(box.id for box in self._fleet.boxes)}")
+        self._say(f"online in the console: {', '.join(box.id for box in self._fleet.stations)}")
 
     async def _missed(self, box: Box) -> None:
         if await self._status(box) == "online":
