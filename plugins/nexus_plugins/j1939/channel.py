@@ -26,6 +26,8 @@ _GLANCE_S: Final = 0.2
 _EXTENDED: Final = ({"can_id": 0, "can_mask": 0, "extended": True},)
 
 _Frame = tuple[float, int, bytes]
+_GAP: Final[_Frame] = (0.0, 0, b"")
+"""Stands where frames were dropped: no message may be put together across it."""
 
 
 class Channel:
@@ -51,6 +53,7 @@ class Channel:
         self._quieten = quieten
         self._heard: dict[int, float] = {}
         self._frames: deque[_Frame] = deque()
+        self._dropping = False
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: Pump | None = None
@@ -144,7 +147,11 @@ class Channel:
             return
         if len(self._frames) >= MAX_FRAMES:
             self.dropped += 1
+            if not self._dropping:
+                self._dropping = True
+                self._frames.append(_GAP)
             return
+        self._dropping = False
         self._frames.append((now, can_id, bytes(frame.data)))
         if len(self._frames) == 1 and self._loop is not None:
             self._loop.call_soon_threadsafe(self._news.set)
@@ -160,13 +167,17 @@ class Channel:
             self._news.clear()
             while self._frames:
                 for _ in range(min(_BATCH, len(self._frames))):
-                    self._frame(*self._frames.popleft())
+                    self._frame(self._frames.popleft())
                 await self._send_outgoing()
                 await asyncio.sleep(0)
             self.reassembly.expire(time.monotonic())
             await self._send_outgoing()
 
-    def _frame(self, now: float, can_id: int, data: bytes) -> None:
+    def _frame(self, frame: _Frame) -> None:
+        if frame is _GAP:
+            self.reassembly.reset()
+            return
+        now, can_id, data = frame
         identifier = Identifier.read(can_id)
         if identifier.pgn in {TP_CM, TP_DT}:
             message = self.reassembly.take(now, identifier, data)

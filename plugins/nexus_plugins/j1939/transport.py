@@ -126,6 +126,11 @@ class Reassembly:
             if session.ours:
                 self._abort(pair, session.pgn, TIMED_OUT)
 
+    def reset(self) -> None:
+        """Frames were lost, nobody knows whose: nothing that is on its way can be trusted."""
+        for pair in list(self._sessions):
+            self._drop(pair)
+
     # -- connection management -------------------------------------------------------------------
 
     def _control(self, now: float, identifier: Identifier, data: bytes) -> None:
