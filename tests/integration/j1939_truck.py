@@ -103,6 +103,11 @@ class Truck:
         }
         layer._J1939_21__send_tp_rts(source, destination, 7, pgn, len(data), packets, 8)
 
+    def is_ready(self) -> bool:
+        """Whether all have claimed their addresses."""
+        normal = j1939.ControllerApplication.State.NORMAL
+        return all(application.state == normal for application in self.ecu.j1939_dll._cas)
+
     def stop(self) -> None:
         self.notifier.stop()
         self.ecu.stop()

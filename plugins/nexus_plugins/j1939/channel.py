@@ -58,6 +58,11 @@ class Channel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: Pump | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can come and go."""
+        return self._pump is not None and self._pump.is_open
+
     def heard(self) -> dict[int, float]:
         """Source addresses, and when each was last heard (monotonic), since the bus was silent."""
         return dict(self._heard)
@@ -193,7 +198,7 @@ class Channel:
         if self._context.settings.listen_only:
             raise PluginError("Nothing is sent: `listen_only` is set.")
         pump = self._pump
-        if pump is None or not pump.is_open:
+        if pump is None or not self.is_open:
             raise PluginError(f"{self.name} is not open: {self.detail}")
         frame = can.Message(arbitration_id=identifier.can_id(), data=data, is_extended_id=True)
         await self._context.run_blocking(pump.send, frame)

@@ -28,7 +28,7 @@ class J1939Settings(ChannelSettings):
     """Seconds that DM1 must have been without a fault before it is told as gone."""
     silent_s: Seconds = 5.0
     """Seconds without a frame after which the channel, or a control unit, counts as silent."""
-    listen_s: Annotated[float, Field(ge=0.5, le=60, allow_inf_nan=False)] = 3.0
+    listen_s: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 3.0
     """Seconds that a scan listens for DM1 and for who is there, before it asks."""
     answer_s: Annotated[float, Field(ge=0.2, le=60, allow_inf_nan=False)] = 1.25
     """Seconds that a control unit may take to begin its answer."""
