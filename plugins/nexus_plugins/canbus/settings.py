@@ -9,6 +9,7 @@ from pydantic import Field
 from nexus_agent.plugin import Settings
 
 SOCKETCAN: Final = "socketcan"
+SLCAN: Final = "slcan"
 
 
 class ChannelSettings(Settings):
@@ -20,3 +21,8 @@ class ChannelSettings(Settings):
     """Which one: `can0`, or the device's path for `slcan`."""
     bitrate: Annotated[int, Field(ge=10_000, le=1_000_000)] | None = None
     """In bit/s. Null where it is set elsewhere, as with `ip link` for socketcan."""
+    fd: bool = False
+    """Whether CAN FD frames are taken, too; the adapter must be set up for them."""
+    settle_s: Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)] = 0.0
+    """Seconds that an adapter of `slcan` is given once its port is open. One that starts anew each
+    time, as an Arduino does, needs 2."""
