@@ -33,10 +33,20 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def kept(
-    context: RecordingContext[Settings], settings: ChannelSettings
+    context: RecordingContext[Settings],
+    settings: ChannelSettings,
+    silent_s: float | None = None,
 ) -> AsyncIterator[tuple[Keeper, list[can.Message]]]:
     taken: list[can.Message] = []
-    keeper = Keeper("bay-1", settings, context, taken.append, report=context.report, longest_s=0.05)
+    keeper = Keeper(
+        "bay-1",
+        settings,
+        context,
+        taken.append,
+        report=context.report,
+        longest_s=0.05,
+        silent_s=silent_s,
+    )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(keeper.run(), name="keeper")
         yield keeper, taken
@@ -89,6 +99,18 @@ async def test_a_bus_that_is_off_now_and_then_is_told_once_until_it_is_calm(
             assert states(context) == ["connected", "bus_off"]
             await context.wait_for("adapter.state", 3)
     assert states(context) == ["connected", "bus_off", "connected"]
+
+
+async def test_a_bus_where_no_frame_comes_is_silent_until_one_does(
+    context: RecordingContext[Settings],
+) -> None:
+    settings = ChannelSettings(interface="virtual", channel="quiet")
+    with can.Bus(channel="quiet", interface="virtual", ignore_config=True) as other:
+        async with kept(context, settings, silent_s=0.2):
+            await context.wait_for("adapter.state", 2)
+            other.send(FRAME)
+            await context.wait_for("adapter.state", 4)
+    assert states(context) == ["connected", "silent", "connected", "silent"]
 
 
 async def test_what_no_further_attempt_can_help_is_raised(

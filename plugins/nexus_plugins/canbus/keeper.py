@@ -22,7 +22,8 @@ _CALM_S: Final = 5.0
 
 class Keeper:
     """The channel that the settings call *name*: `adapter.state` at each change, and new attempts
-    after a pause that grows up to *longest_s*. report: takes a few words for people.
+    after a pause that grows up to *longest_s*. report: takes a few words for people at each change.
+    silent_s: without a frame for so long the channel counts as silent; None where nobody minds.
     """
 
     def __init__(
@@ -35,14 +36,18 @@ class Keeper:
         report: Callable[[str], None],
         filters: Iterable[Filter] | None = None,
         longest_s: float = 30.0,
+        silent_s: float | None = None,
     ) -> None:
+        self.state: str | None = None
+        """As `adapter.state` has it; None until the first attempt."""
+        self.detail = "it was not opened yet"
         self.pump = Pump(settings, sink, None if filters is None else list(filters))
         self._name = name
         self._settings = settings
         self._context = context
         self._report = report
         self._longest_s = longest_s
-        self._told: str | None = None
+        self._silent_s = math.inf if silent_s is None else silent_s
         self._bus_offs = 0
         self._bus_off_at = -math.inf
 
@@ -93,9 +98,15 @@ class Keeper:
             await asyncio.sleep(_END_S / _GLANCES)
 
     async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        frames, heard_at = self.pump.frames, loop.time()
         while True:
+            if self.pump.frames != frames or not self.pump.is_open:
+                frames, heard_at = self.pump.frames, loop.time()
             if self._is_bus_off():
                 await self._tell("bus_off", "the controller has gone off the bus: too many errors")
+            elif loop.time() - heard_at >= self._silent_s:
+                await self._tell("silent", f"{self._described()} is open, and no frame comes")
             elif self.pump.is_open:
                 await self._tell("connected", self._described())
             await asyncio.sleep(_GLANCE_S)
@@ -112,9 +123,10 @@ class Keeper:
 
     async def _tell(self, state: str, detail: str) -> None:
         """Emit `adapter.state` when the state changes; the status shows the last of them."""
-        if state == self._told:
+        self.detail = detail
+        if state == self.state:
             return
-        self._told = state
+        self.state = state
         self._report(f"{state.replace('_', ' ')}: {detail}")
         self._context.log.info("adapter state", adapter=self._name, state=state, detail=detail)
         data = {"adapter": self._name, "state": state, "detail": detail}
