@@ -53,14 +53,10 @@ async def opened(channel: str, heard: list[Message]) -> AsyncIterator[Channel]:
     )
     found.reassembly.address = US
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(found.take(), name="frames"),
-            group.create_task(found.keep_open(), name="channel"),
-        ]
+        task = group.create_task(found.run(), name="channel")
         await until(lambda: found.is_open)
         yield found
-        for task in tasks:
-            task.cancel()
+        task.cancel()
 
 
 @pytest.mark.parametrize("size", [9, 100, 1785])
@@ -180,8 +176,9 @@ def _serial(path: str) -> can.BusABC:
 async def test_an_adapter_of_an_unknown_kind_stops_the_plugin(channel: str) -> None:
     context = context_for(channel, "nosuch")
 
-    with pytest.raises(FatalError, match="nosuch"):
+    with pytest.raises(ExceptionGroup) as caught:
         await J1939Plugin(context).run()
+    assert caught.group_contains(FatalError, match="nosuch")
 
     [state] = context.of("adapter.state")
     assert state["state"] == "lost"

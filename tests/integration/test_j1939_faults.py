@@ -178,19 +178,6 @@ async def test_another_control_unit_does_not_end_the_fault_of_the_one_before(
     assert [each["state"] for each in context.of("j1939.fault")] == ["active"]
 
 
-async def test_a_bus_that_the_adapter_has_left_is_told(channel: str, hand: Hand) -> None:
-    context = context_for(channel)
-
-    async with running(J1939Plugin(context)):
-        await until(lambda: _sent(hand, NO_FAULT) and context.of("adapter.state"))
-        hand.bus.send(can.Message(arbitration_id=0x40, is_error_frame=True))
-        await context.wait_for("adapter.state", 2)
-        await until(lambda: _sent(hand, NO_FAULT) and len(context.of("adapter.state")) == 3)
-
-    states = [each["state"] for each in context.of("adapter.state")]
-    assert states == ["connected", "bus_off", "connected"]
-
-
 async def test_what_cannot_be_read_is_counted_and_tells_nothing(channel: str, hand: Hand) -> None:
     context = context_for(channel, appear_s=0)
 

@@ -68,7 +68,7 @@ def hand(channel: str) -> Iterator[Hand]:
 
 
 def context_for(channel: str, state: MemoryState | None = None, **given: Any) -> Context:
-    settings = {"listen_s": 0.3, "answer_s": 0.3, **given}
+    settings = {"listen_s": 0.3, "answer_s": 0.2, **given}
     return Context(J1939Settings(interface="virtual", channel=channel, **settings), state=state)
 
 
@@ -145,9 +145,11 @@ async def test_everything_that_a_control_unit_tells_is_found(channel: str) -> No
 async def test_who_refuses_and_who_says_nothing_is_not_clean(channel: str) -> None:
     refusing = Unit(0x0B, function=9)
     mute = Unit(0x21, function=26, dtcs=None, mute=True)
-    async with at_work(context_for(channel)) as plugin:
-        async with driving(channel, engine(), refusing, mute):
-            found = await scan(plugin)
+    async with (
+        at_work(context_for(channel)) as plugin,
+        driving(channel, engine(), refusing, mute),
+    ):
+        found = await scan(plugin)
 
     assert [each["ecu"] for each in found["modules"]] == ["J1939 00", "J1939 0B", "J1939 21"]
     brakes, body = module(found, "J1939 0B"), module(found, "J1939 21")
@@ -170,9 +172,11 @@ async def test_who_refuses_and_who_says_nothing_is_not_clean(channel: str) -> No
 
 async def test_who_was_in_the_vehicles_last_scan_and_is_gone_is_absent(channel: str) -> None:
     state = MemoryState()
-    async with at_work(context_for(channel, state)) as plugin:
-        async with driving(channel, engine(), Unit(0x0B)):
-            await scan(plugin)
+    async with (
+        at_work(context_for(channel, state)) as plugin,
+        driving(channel, engine(), Unit(0x0B)),
+    ):
+        await scan(plugin)
     async with at_work(context_for(channel, state)) as plugin, driving(channel, engine()):
         found = await scan(plugin)
 
@@ -185,7 +189,9 @@ async def test_with_listen_only_nothing_is_sent_and_what_is_heard_is_told(
 ) -> None:
     async with at_work(context_for(channel, listen_only=True)) as plugin:
         scanning = asyncio.gather(scan(plugin))
-        await _until(lambda: hand.send(Identifier(DM1, 0x00), OIL_FAULT) or scanning.done())
+        while not scanning.done():
+            hand.send(Identifier(DM1, 0x00), OIL_FAULT)
+            await asyncio.sleep(0.02)
 
     assert hand.heard() == []
     [found] = scanning.result()

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import can
 
-from nexus_agent.plugin import Context, FatalError, PluginError, RetryError, catalogue
-from nexus_plugins.canbus.pump import Pump
+from nexus_agent.plugin import Context, PluginError
+from nexus_plugins.canbus.keeper import Keeper
 from nexus_plugins.j1939.identifier import TP_CM, TP_DT, WANTED, Identifier, Message, pgn_of
 from nexus_plugins.j1939.settings import J1939Settings
 from nexus_plugins.j1939.transport import Reassembly
@@ -20,9 +20,9 @@ MAX_FRAMES: Final = 5000
 """Frames that wait for the loop; a second of a busy bus."""
 _BATCH: Final = 200
 """Frames that are taken before others have a turn on the loop."""
-_FIRST_PAUSE_S: Final = 1.0
 _GLANCE_S: Final = 0.2
-"""From one look at the clock, and at the channel, to the next."""
+"""From one look at the clock to the next."""
+CONNECTED: Final = "connected"
 _EXTENDED: Final = ({"can_id": 0, "can_mask": 0, "extended": True},)
 
 _Frame = tuple[float, int, bytes]
@@ -44,10 +44,6 @@ class Channel:
     ) -> None:
         self.name = context.settings.channel
         self.reassembly = Reassembly(wanted)
-        self.state: str | None = None
-        self.detail = "it was not opened yet"
-        self.dropped = 0
-        """Frames that came faster than they could be taken."""
         self._context = context
         self._hear = hear
         self._quieten = quieten
@@ -55,13 +51,38 @@ class Channel:
         self._frames: deque[_Frame] = deque()
         self._dropping = False
         self._news = asyncio.Event()
+        self._dropped = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pump: Pump | None = None
+        self._keeper = Keeper(
+            self.name,
+            context.settings,
+            context,
+            self._put,
+            report=self._changed,
+            filters=_EXTENDED,
+            longest_s=context.settings.reconnect_max_s,
+            silent_s=context.settings.silent_s,
+        )
 
     @property
     def is_open(self) -> bool:
         """Whether frames can come and go."""
-        return self._pump is not None and self._pump.is_open
+        return self._keeper.pump.is_open
+
+    @property
+    def state(self) -> str | None:
+        """As `adapter.state` has it; None until the first attempt to open it."""
+        return self._keeper.state
+
+    @property
+    def detail(self) -> str:
+        """Its state in words."""
+        return self._keeper.detail
+
+    @property
+    def dropped(self) -> int:
+        """Frames that came faster than they could be taken, here or in the kernel."""
+        return self._dropped + self._keeper.pump.dropped
 
     def heard(self) -> dict[int, float]:
         """Source addresses, and when each was last heard (monotonic), since the bus was silent."""
@@ -72,72 +93,18 @@ class Channel:
         last = self._heard.get(address)
         return last is not None and time.monotonic() - last < self._context.settings.silent_s
 
-    # -- keeping it open -------------------------------------------------------------------------
-
-    async def keep_open(self) -> FatalError:
-        """Keep the channel open; a lost one is tried again after a growing pause. Returns when no
-        further try can help, and says why.
-        """
+    async def run(self) -> None:
+        """Keep the channel open for ever. Raises FatalError where no attempt can help."""
         self._loop = asyncio.get_running_loop()
-        pause = first = min(_FIRST_PAUSE_S, self._context.settings.reconnect_max_s)
-        while True:
-            begun = time.monotonic()
-            error = await self._hold()
-            await self._tell("lost", str(error))
-            if isinstance(error, FatalError):
-                return error
-            longest = self._context.settings.reconnect_max_s
-            if time.monotonic() - begun > longest:
-                pause = first
-            await asyncio.sleep(min(pause, longest))
-            pause = min(2 * pause, longest)
-
-    async def _hold(self) -> PluginError:
-        """From opening the channel to its loss; returns why it is lost."""
-        pump = Pump(self._context.settings, self._put, _EXTENDED)
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(self._watch(pump), name="j1939:state")
-            self._pump = pump
-            try:
-                await self._context.run_blocking(pump.run)
-            except (RetryError, FatalError) as error:
-                return error
-            finally:
-                self._pump = None
-                pump.stop()
-                watch.cancel()
-        return RetryError(f"{self.name} was closed.")
+            group.create_task(self._take(), name="j1939:frames")
+            group.create_task(self._keeper.run(), name="j1939:channel")
 
-    async def _watch(self, pump: Pump) -> None:
-        """Tell how the channel is, for as long as it is open."""
-        quiet_since, frames = time.monotonic(), pump.frames
-        while True:
-            await asyncio.sleep(_GLANCE_S)
-            now = time.monotonic()
-            if not pump.is_open or pump.frames != frames:
-                quiet_since = now
-            if pump.bus_off:
-                await self._tell("bus_off", "the adapter has left the bus after too many errors")
-            elif pump.frames != frames:
-                await self._tell("connected", f"{self.name} is open and the bus is busy")
-            elif now - quiet_since >= self._context.settings.silent_s:
-                await self._tell("silent", "the channel is open and no frame comes")
-            frames = pump.frames
-
-    async def _tell(self, state: str, detail: str) -> None:
-        """Emit `adapter.state` when the state changes."""
-        self.detail = detail
-        if state == self.state:
-            return
-        self.state = state
-        if state != "connected":
+    def _changed(self, _: str) -> None:
+        """The channel has another state than before."""
+        if self._keeper.state != CONNECTED:
             self._heard.clear()
             self._quieten()
-        self._context.log.info("channel state", channel=self.name, state=state, detail=detail)
-        data = catalogue.vehicle.AdapterState(
-            adapter=self.name, state=state, detail=detail, protocol="SAE J1939"
-        )
-        await self._context.emit(data.type, data)
 
     # -- what comes ------------------------------------------------------------------------------
 
@@ -151,7 +118,7 @@ class Channel:
         if pgn_of(can_id) not in WANTED:
             return
         if len(self._frames) >= MAX_FRAMES:
-            self.dropped += 1
+            self._dropped += 1
             if not self._dropping:
                 self._dropping = True
                 self._frames.append(_GAP)
@@ -161,7 +128,7 @@ class Channel:
         if len(self._frames) == 1 and self._loop is not None:
             self._loop.call_soon_threadsafe(self._news.set)
 
-    async def take(self) -> None:
+    async def _take(self) -> None:
         """Hand on messages as they become whole, and say what the transport protocol asks for."""
         while True:
             try:
@@ -197,11 +164,10 @@ class Channel:
         """Send one frame. Raises PluginError where that cannot be, or must not."""
         if self._context.settings.listen_only:
             raise PluginError("Nothing is sent: `listen_only` is set.")
-        pump = self._pump
-        if pump is None or not self.is_open:
+        if not self.is_open:
             raise PluginError(f"{self.name} is not open: {self.detail}")
         frame = can.Message(arbitration_id=identifier.can_id(), data=data, is_extended_id=True)
-        await self._context.run_blocking(pump.send, frame)
+        await self._context.run_blocking(self._keeper.pump.send, frame)
 
     def say(self, identifier: Identifier, data: bytes) -> None:
         """Have one frame sent soon; where that fails it is logged."""

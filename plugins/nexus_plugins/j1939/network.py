@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from nexus_agent.plugin import Context, FatalError, Stream, catalogue
+from nexus_agent.plugin import Context, Stream, catalogue
 from nexus_plugins.j1939 import dm, identity
-from nexus_plugins.j1939.channel import Channel
+from nexus_plugins.j1939.channel import CONNECTED, Channel
 from nexus_plugins.j1939.faults import Change, Fault, Faults
 from nexus_plugins.j1939.identifier import (
     ADDRESS_CLAIMED,
@@ -53,17 +53,10 @@ class Network:
         settings = self.context.settings
         self._faults = Faults(settings.appear_s, settings.gone_s, told)
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self.channel.take(), name="j1939:frames"),
-                group.create_task(
-                    self._tell({fault.key: fault for fault in told}), name="j1939:faults"
-                ),
-                group.create_task(self._tick(), name="j1939:clock"),
-            ]
-            failure: FatalError = await self.channel.keep_open()
-            for task in tasks:
-                task.cancel()
-        raise failure
+            active = {fault.key: fault for fault in told}
+            group.create_task(self._tell(active), name="j1939:faults")
+            group.create_task(self._tick(), name="j1939:clock")
+            group.create_task(self.channel.run(), name="j1939:channel")
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -177,7 +170,7 @@ class Network:
     def summary(self) -> str:
         """How things are, in a sentence for people."""
         state = self.channel.state or "opening"
-        if state != "connected":
+        if state != CONNECTED:
             return f"{state.replace('_', ' ')}: {self.channel.detail}"
         present = sorted(self.present())
         silent = [ecu_of(each) for each in present if not self.channel.is_heard(each)]
