@@ -170,15 +170,17 @@ class CanTraffic(EventData):
 
 
 class Identifier(Measured):
-    """One data identifier of a control unit (ISO 14229-1 section C.1)."""
+    """One thing that a control unit says of itself."""
 
     did: Annotated[str, Field(pattern=r"^[0-9A-F]{4}$")]
+    """The data identifier (ISO 14229-1 section C.1), or on J1939 the parameter group: of what has
+    several parts, each is a value of its own."""
     name: Name
     """Such as `ecu_software_number`."""
 
 
 class ModuleIdentity(CarData):
-    """How a control unit names itself, its hardware and its software (UDS)."""
+    """How a control unit names itself, its hardware and its software (UDS, J1939)."""
 
     type: ClassVar[str] = "module.identity"
     rate: ClassVar[str] = "once a scan and control unit that answers"
