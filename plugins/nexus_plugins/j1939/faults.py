@@ -94,9 +94,10 @@ class Faults:
         unit = self._unit(address)
         unit.lamps = diagnosis.lamps
         present = {(dtc.spn, dtc.fmi): dtc for dtc in diagnosis.dtcs}
-        if diagnosis.trouble is None:
+        if diagnosis.trouble is None or len(unit.seen) > MAX_OPEN:
             for key in unit.seen.keys() - present.keys():
                 del unit.seen[key]
+        if diagnosis.trouble is None:
             for key in unit.open.keys() - present.keys():
                 unit.missing.setdefault(key, now)
         changes = []

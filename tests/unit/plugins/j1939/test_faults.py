@@ -169,6 +169,14 @@ def test_there_are_never_more_faults_than_there_is_room_for() -> None:
     assert (len(bus.open()), bus.untold) == (faults.MAX_OPEN, 10)
 
 
+def test_codes_that_never_come_twice_are_not_kept_for_ever() -> None:
+    bus = Faults(1, 1)
+    for spn in range(2, 3 * faults.MAX_OPEN):
+        bus.take(0, ENGINE, None, dm1(Dtc(spn, 0, 1), trouble="cut short"))
+
+    assert len(bus._units[ENGINE].seen) <= faults.MAX_OPEN + 1
+
+
 APPEAR_S, GONE_S = 1.5, 4.0
 DTCS = {spn: Dtc(spn, 1, 1) for spn in (1, 2)}
 
