@@ -129,7 +129,7 @@ def test_each_packet_has_its_own_t1(overheard: Reassembly) -> None:
 
 
 def test_a_new_broadcast_ends_the_one_before_even_if_nobody_wants_it(overheard: Reassembly) -> None:
-    old, new = broadcast(ENGINE, bytes(21)), broadcast(ENGINE, bytes(range(21)), UNWANTED)
+    old, new = broadcast(ENGINE, bytes(21)), broadcast(ENGINE, bytes(21), UNWANTED)
 
     assert take(overheard, [*old[:3], *new]) == []
     assert overheard.interrupted == 1
@@ -278,6 +278,16 @@ def test_a_packet_that_is_missing_is_asked_for_again(ours: Reassembly) -> None:
     assert said(ours)[-1] == (ENGINE, b"\x11\x04\x02\xff\xff")
 
     assert take(ours, [packet(ENGINE, US, 2, data)]) == [Message(DM1, ENGINE, US, data)]
+
+
+def test_a_packet_that_never_comes_is_asked_for_twice_and_then_given_up(ours: Reassembly) -> None:
+    data = bytes(range(30))
+    take(ours, [rts(ENGINE, US, 30)])
+    for _ in range(3):
+        take(ours, [packet(ENGINE, US, n, data) for n in (1, 3, 4, 5)])
+
+    assert [head[0] for _, head in said(ours)] == [17, 17, 17, 255]
+    assert (len(ours), ours.interrupted) == (0, 1)
 
 
 def test_a_sender_that_falls_silent_is_reminded_twice_and_then_given_up(ours: Reassembly) -> None:
