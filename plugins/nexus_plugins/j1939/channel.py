@@ -165,7 +165,7 @@ class Channel:
         if self._context.settings.listen_only:
             raise PluginError("Nothing is sent: `listen_only` is set.")
         if not self.is_open:
-            raise PluginError(f"{self.name} is not open: {self.detail}")
+            raise PluginError(f"{self.name} is not open: {self.detail.rstrip('.')}.")
         frame = can.Message(arbitration_id=identifier.can_id(), data=data, is_extended_id=True)
         await self._context.run_blocking(self._keeper.pump.send, frame)
 

@@ -10,7 +10,7 @@ from nexus_agent.plugin import catalogue
 Lamps = catalogue.workshop.Lamps
 
 OLDER_METHODS: Final = (1, 2, 3)
-"""Versions of the conversion method of SPNs that say so with the CM bit set (section 5.7.1.12)."""
+"""Versions of the conversion method of SPNs that say so with the CM bit set (section 5.7.1)."""
 
 _NONE: Final = ((0, 0), (0x7FFFF, 0x1F))
 """SPN and FMI where there is no code: all zeros, and in older control units all ones (section
@@ -19,7 +19,7 @@ _NO_COUNT: Final = 0x7F
 _LAMP_ON: Final = 0b01
 _NO_LAMP: Final = "not available"
 _FLASHES: Final = {0b00: "slow flash", 0b01: "fast flash", 0b11: "on"}
-"""Sections 5.7.1.1 to 5.7.1.9. The pair 10 is reserved, for lamps and for flashes."""
+"""Section 5.7.1. The pair 10 is reserved, for lamps and for flashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _trouble(unread: int, rest: bytes) -> str | None:
 
 
 def _dtc(data: bytes, older_method: int | None) -> Dtc | None:
-    """Section 5.7.1.8 to 5.7.1.12; None where the notation is not known."""
+    """Section 5.7.1; None where the notation is not known."""
     fmi, count = data[2] & 0x1F, data[3] & 0x7F
     occurrences = None if count == _NO_COUNT else count
     low, high = int.from_bytes(data[:2], "little"), data[2] >> 5

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 GLOBAL: Final = 0xFF
-"""Everybody (SAE J1939-21 section 5.2.6)."""
+"""Everybody (SAE J1939-21 section 5.2)."""
 NULL: Final = 0xFE
-"""The address of who has none (SAE J1939-81 section 4.2.1)."""
+"""The address of who has none (SAE J1939-81 section 4)."""
 
 REQUEST: Final = 0x00EA00
 ACKNOWLEDGEMENT: Final = 0x00E800
@@ -16,7 +16,7 @@ TP_CM: Final = 0x00EC00
 TP_DT: Final = 0x00EB00
 """SAE J1939-21 sections 5.4.2, 5.4.4 and 5.10."""
 ADDRESS_CLAIMED: Final = 0x00EE00
-"""SAE J1939-81 section 4.2.2."""
+"""SAE J1939-81 section 4.2."""
 DM1: Final = 0x00FECA
 DM2: Final = 0x00FECB
 DM6: Final = 0x00FECF

@@ -24,7 +24,7 @@ from nexus_plugins.j1939.name import Name
 from nexus_plugins.j1939.network import Network
 
 CLAIM_S: Final = 0.25
-"""How long others may take to contest a claim (SAE J1939-81 section 4.4.2)."""
+"""How long others may take to contest a claim (SAE J1939-81 section 4)."""
 _GLANCE_S: Final = 0.1
 
 _TOOL: Final = Name(129 << 40 | 0x7FF << 21)
@@ -102,7 +102,7 @@ class Inquiry:
             raise PluginError(self._lost)
 
     def _contested(self, message: Message) -> None:
-        """Another claims our address: the lower NAME keeps it (SAE J1939-81 section 4.4.3)."""
+        """Another claims our address: the lower NAME keeps it (SAE J1939-81 section 4)."""
         theirs = Name.read(message.data)
         if theirs is None:
             return
@@ -121,7 +121,7 @@ class Inquiry:
     # -- requests --------------------------------------------------------------------------------
 
     async def call(self) -> None:
-        """Ask everybody for their NAMEs (SAE J1939-81 section 4.2.1)."""
+        """Ask everybody for their NAMEs (SAE J1939-81 section 4.2)."""
         await self._request(ADDRESS_CLAIMED, GLOBAL)
 
     async def ask(self, pgn: int, sources: Iterable[int], *, tries: int = 1) -> None:

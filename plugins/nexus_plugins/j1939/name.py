@@ -1,4 +1,4 @@
-"""NAMEs (SAE J1939-81 section 4.1.1): who has which address."""
+"""NAMEs (SAE J1939-81 section 4.1): who has which address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The transport protocol of SAE J1939-21 section 5.10: messages of 9 to 1,785 bytes, taken apart.
+"""The transport protocol of SAE J1939-21 section 5.10: messages of 9 to 1,785 bytes, in
+packets of seven.
 
 Pure: time comes in with each frame, and what is to be sent waits in `outgoing`.
 """
@@ -15,12 +16,12 @@ CTS: Final = 17
 END_OF_MESSAGE: Final = 19
 BAM: Final = 32
 ABORT: Final = 255
-"""Control bytes, sections 5.10.3.1 to 5.10.3.5."""
+"""Control bytes, section 5.10.3."""
 
 BUSY: Final = 1
 NO_RESOURCES: Final = 2
 TIMED_OUT: Final = 3
-"""Reasons of an abort, table 7."""
+"""Reasons of an abort, section 5.10.3."""
 
 T1_S: Final = 0.75
 """From one packet to the next."""
