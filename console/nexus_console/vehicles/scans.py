@@ -28,7 +28,10 @@ class Origin(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a control unit said about one kind of codes; no code means clean only if ok."""
+    """What a control unit said about one kind of codes; no code means clean only if ok.
+
+    Codes are there all the same: of two questions one may be refused (J1939's DM2, say).
+    """
 
     quality: str
     codes: frozenset[str]
@@ -72,7 +75,6 @@ class Scan(NamedTuple):
             (ecu, code)
             for ecu, answers in self.modules.items()
             for answer in answers.values()
-            if answer.ok
             for code in answer.codes
         }
 
@@ -91,7 +93,7 @@ class Clearing(NamedTuple):
 
 def shown_as(answers: Answers, code: str) -> frozenset[str]:
     """The kinds under which *code* was shown."""
-    return frozenset(kind for kind, said in answers.items() if said.ok and code in said.codes)
+    return frozenset(kind for kind, said in answers.items() if code in said.codes)
 
 
 def unsaid(answers: Answers, kinds: Collection[str]) -> dict[str, str]:

@@ -106,7 +106,8 @@ class _Round:
         if reference is not None:
             known = await self._known_vehicles()
             known.pop(reference, None)
-            known[reference] = sorted(each for each in self._sources if self._is_awake(each))
+            # Who is away now is missed again the next time.
+            known[reference] = sorted(self._asked())
             latest = dict(list(known.items())[-_VEHICLES:])
             await self._context.state.set(_STATE, latest)
         return self

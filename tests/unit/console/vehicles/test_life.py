@@ -17,6 +17,8 @@ KEY = (ECU, CODE)
 SILENT = Answer("absent", frozenset())
 CLEAN = Answer("ok", frozenset())
 SHOWN = Answer("ok", frozenset({CODE}))
+PARTLY = Answer("refused", frozenset({CODE}))
+"""Of two questions one was refused, as a truck's unit without DM2 does."""
 
 Said = Scan | Clearing
 
@@ -79,6 +81,8 @@ def states(told: list[Said]) -> list[str]:
             ["confirmed", "unknown", "cleared"],
         ),
         ([found(1, "stored"), cleared(2, "7E9")], ["confirmed"]),
+        ([scan(1, stored=PARTLY)], ["confirmed"]),
+        ([scan(1, stored=PARTLY), scan(2, stored=SILENT)], ["confirmed", "unknown"]),
         ([found(1, "stored"), found(2, "stored")], ["confirmed"]),
     ],
 )
