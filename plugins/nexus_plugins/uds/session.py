@@ -1,0 +1,124 @@
+"""One link of the settings: says whether it can be reached, and opens it for a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from nexus_agent.plugin import Context, FatalError, PluginError, catalogue
+from nexus_plugins.uds.client import Client, Timing
+from nexus_plugins.uds.doip_link import DoipLink
+from nexus_plugins.uds.link import Link, LinkError
+from nexus_plugins.uds.settings import LinkOptions, UdsSettings
+from nexus_plugins.uds.talk import Talk
+
+_KEEP_S: Final = 0.5
+"""An open link is looked at this often: control units and gateways give up after seconds."""
+
+
+class Session:
+    """The link *name* of the settings. report: takes a few words for people."""
+
+    def __init__(
+        self, name: str, context: Context[UdsSettings], report: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self._context = context
+        self._report = report
+        self._using = asyncio.Lock()
+        self._client: Client | None = None
+        self._is_open = asyncio.Event()
+        self._told_state: str | None = None
+
+    @property
+    def settings(self) -> LinkOptions:
+        """What is in force now."""
+        return self._context.settings.of(self.name)
+
+    async def run(self) -> None:
+        """Tell whether it can be reached, until cancelled. Raises FatalError."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._probe(), name=f"uds:{self.name}:probe")
+            group.create_task(self._keep(), name=f"uds:{self.name}:keep")
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Talk]:
+        """The link, open for the length of a block. Raises PluginError where it cannot be."""
+        settings = self.settings
+        async with self._using, self._connected(settings) as client:
+            try:
+                await self._context.run_blocking(client.open)
+            except LinkError as error:
+                await self._tell("lost", str(error))
+                raise PluginError(f"{self.name} cannot be used: {error}.") from error
+            await self._tell("connected", _reached(settings))
+            self._client = client
+            self._is_open.set()
+            try:
+                yield Talk(self.name, settings, client, self._context)
+            finally:
+                self._is_open.clear()
+                self._client = None
+
+    @asynccontextmanager
+    async def _connected(self, settings: LinkOptions) -> AsyncIterator[Client]:
+        """A client; whatever it has opened is closed, and its thread free, after the block."""
+        timing = Timing(settings.p2_s, settings.p2_star_s, settings.pending_max_s)
+        client = Client(_link(settings), timing)
+        try:
+            yield client
+        finally:
+            client.stop()
+            await self._context.run_blocking(client.close)
+
+    async def _probe(self) -> None:
+        while True:
+            async with self._using, self._connected(self.settings) as client:
+                try:
+                    await self._context.run_blocking(client.probe)
+                except (LinkError, FatalError) as error:
+                    await self._tell("lost", str(error))
+                    if isinstance(error, FatalError):
+                        raise
+                else:
+                    await self._tell("connected", _reached(self.settings))
+            await self._context.sleep(self._context.settings.probe_interval_s)
+
+    async def _keep(self) -> None:
+        """Keep what a command has opened from being closed while nothing is asked."""
+        while True:
+            await self._is_open.wait()
+            client = self._client
+            if client is not None:
+                try:
+                    await self._context.run_blocking(client.keep)
+                except LinkError:
+                    self._context.log.debug("link not kept", link=self.name)
+            await asyncio.sleep(_KEEP_S)
+
+    async def _tell(self, state: str, detail: str) -> None:
+        """Emit `adapter.state` when the state changes; the status shows every detail."""
+        self._report(f"{state}: {detail}")
+        if state == self._told_state:
+            return
+        self._told_state = state
+        self._context.log.info("adapter state", adapter=self.name, state=state, detail=detail)
+        data = {"adapter": self.name, "state": state, "detail": detail}
+        await self._context.emit(catalogue.vehicle.AdapterState.type, data)
+
+
+def _link(settings: LinkOptions) -> Link:
+    if settings.channel is None:
+        return DoipLink(settings)
+    # What speaks CAN is not loaded where only DoIP is spoken.
+    from nexus_plugins.uds.can_link import CanLink
+
+    return CanLink(settings)
+
+
+def _reached(settings: LinkOptions) -> str:
+    if settings.channel is None:
+        return "the DoIP gateway takes connections"
+    return f"{settings.channel} can be opened"
