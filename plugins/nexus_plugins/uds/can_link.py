@@ -141,7 +141,7 @@ class CanLink(Link):
         """The next frame for can-isotp, which calls it until there is none."""
         bus = self._open_bus()
         wait = self.patience(self._until)
-        if wait <= 0:
+        if wait <= 0 or self._damage is not None or (self._layer and self._layer.available()):
             return None
         message = self._frame(bus, wait)
         if message is None or message.is_remote_frame:

@@ -56,10 +56,6 @@ class Client:
         with self._lock:
             self._link.close()
 
-    def ecu(self, target: int) -> str:
-        """How events name the control unit."""
-        return self._link.ecu(target)
-
     def ask(self, target: int, request: bytes, echo: int) -> Reply:
         """Ask, and wait for the answer; echo: see `reply.read`.
 

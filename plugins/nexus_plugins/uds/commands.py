@@ -23,7 +23,7 @@ from nexus_plugins.uds.examination import DEFAULT_SESSION, EXTENDED_SESSION, Exa
 from nexus_plugins.uds.privacy import Veil
 from nexus_plugins.uds.session import Session
 from nexus_plugins.uds.settings import UdsSettings, numbers
-from nexus_plugins.uds.survey import Survey, survey
+from nexus_plugins.uds.survey import survey
 from nexus_plugins.uds.talk import Talk
 
 _WORST_FIRST: Final = (Quality.REFUSED, Quality.MALFORMED, Quality.OK, Quality.ABSENT)
@@ -67,8 +67,8 @@ async def scan(
     """`uds.scan`. Raises PluginError."""
     async with AsyncExitStack() as opened:
         found = await survey(sessions, context, progress, opened)
-        modules = [examination.silent(ecu, why) for ecu, why in found.silent()]
-        targets = list(found.targets())
+        modules = [examination.silent(ecu, why) for ecu, why in found.silent]
+        targets = found.targets
         for number, (talk, target) in enumerate(targets, 1):
             progress(f"module {number} of {len(targets)}: {talk.ecu(target)}")
             examined = await _examine(talk, target, found.veil)
@@ -90,12 +90,11 @@ async def clear(
     async with AsyncExitStack() as opened:
         if args.module is None:
             found = await survey(sessions, context, progress, opened)
-            car, silent = found.car, list(found.silent())
-            targets = list(found.targets())
+            car, silent, targets = found.car, found.silent, found.targets
         else:
             talk, target = await _open(sessions, args.module, opened)
-            car, silent = await _car_of(talk, target, context, progress), []
-            targets = [(talk, target)]
+            car, silent = await _car_of(talk, target, context, progress), ()
+            targets = ((talk, target),)
         said = [Cleared(ecu=ecu, outcome=Quality.ABSENT, detail=why) for ecu, why in silent]
         for number, (talk, target) in enumerate(targets, 1):
             progress(f"clearing module {number} of {len(targets)}: {talk.ecu(target)}")
@@ -140,10 +139,9 @@ async def _examine(talk: Talk, target: int, veil: Veil) -> Examined:
     if talk.settings.session == "default":
         return await examination.examine(module, _dids(talk), veil)
     await talk.ask(target, EXTENDED_SESSION, 1)
-    try:
-        return await examination.examine(module, _dids(talk), veil)
-    finally:
-        await talk.ask(target, DEFAULT_SESSION, 1)
+    examined = await examination.examine(module, _dids(talk), veil)
+    await talk.ask(target, DEFAULT_SESSION, 1)
+    return examined
 
 
 async def _tell(
@@ -169,10 +167,9 @@ async def _open(
 ) -> tuple[Talk, int]:
     """The link that leads to the control unit of that name, opened, and its target there."""
     for session in sessions:
-        talk = await opened.enter_async_context(session.opened())
-        for target in talk.settings.candidates():
-            if talk.ecu(target) == module:
-                return talk, target
+        target = session.target_of(module)
+        if target is not None:
+            return await opened.enter_async_context(session.opened()), target
     raise PluginError(
         f"No control unit that is asked is called {module!r}: take a name from a scan, or see "
         "`requests`, `responses` and `targets`."

@@ -89,12 +89,17 @@ class Listing:
 
 
 def read(reply: Reply) -> Listing:
-    """The codes in a reply to BY_STATUS: the availability mask, then four bytes a code."""
+    """The codes in a reply to BY_STATUS: the availability mask, then four bytes a code.
+
+    Control units that make the mask from the codes they have say 0 where they have none.
+    """
     if reply.quality is not Quality.OK:
         return Listing(reply.quality, detail=reply.detail)
     data = reply.data
     if len(data) % 4 != 1:
         return Listing(Quality.MALFORMED, detail="the codes are not whole")
+    if data == b"\0":
+        return Listing(Quality.OK, kept=CONFIRMED | PENDING)
     if not data[0] & (CONFIRMED | PENDING | FAILED):
         return Listing(Quality.MALFORMED, detail="no status of a fault is kept")
     found: dict[bytes, int] = {}

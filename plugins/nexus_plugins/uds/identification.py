@@ -30,7 +30,7 @@ VIN: Final = 0xF190
 SYSTEM_NAME: Final = 0xF197
 
 _PADDING: Final = b"\0 \xff"
-_TEXT: Final = re.compile(rb"[ -~]+")
+_TEXT: Final = re.compile(rb"[!-~][ -~]*")
 _VIN: Final = re.compile(rb"[A-HJ-NPR-Z0-9]{17}")
 """ISO 3779: 17 characters without I, O and Q."""
 

@@ -30,6 +30,8 @@ class Veil:
 
     def records(self, records: Records) -> Records:
         """The same, without the bytes of those that hold a VIN."""
+        if not records.records:
+            return records
         return records.model_copy(
             update={"records": tuple(self._record(each) for each in records.records)}
         )

@@ -37,6 +37,16 @@ class Session:
         """What is in force now."""
         return self._context.settings.of(self.name)
 
+    def ecu(self, target: int) -> str:
+        """How events name a control unit; where there are several links, with the link's name."""
+        ecu = _link(self.settings).ecu(target)
+        return f"{ecu} {self.name}" if len(self._context.settings.names()) > 1 else ecu
+
+    def target_of(self, module: str) -> int | None:
+        """Who is asked under that name here, if anybody."""
+        wanted = (each for each in self.settings.candidates() if self.ecu(each) == module)
+        return next(wanted, None)
+
     async def run(self) -> None:
         """Tell whether it can be reached, until cancelled. Raises FatalError."""
         async with asyncio.TaskGroup() as group:
@@ -57,7 +67,7 @@ class Session:
             self._client = client
             self._is_open.set()
             try:
-                yield Talk(self.name, settings, client, self._context)
+                yield Talk(self.name, self.ecu, settings, client, self._context)
             finally:
                 self._is_open.clear()
                 self._client = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -18,29 +18,15 @@ from nexus_plugins.uds.talk import Talk
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """found: link by link. unreached: link → why it could not be opened. car: as
-    `Context.vehicle` has it, or nothing; what names the car stays out of `repr`.
+    """targets: everybody who answers. silent: by name, everybody who should answer and does not,
+    and why. car: as `Context.vehicle` has it, or nothing; it stays out of `repr`.
     """
 
-    found: tuple[tuple[Talk, Found], ...]
-    unreached: Mapping[str, str]
+    targets: tuple[tuple[Talk, int], ...]
+    silent: tuple[tuple[str, str], ...]
     vin_quality: Quality
     car: Mapping[str, str] = field(repr=False)
     veil: Veil
-
-    def targets(self) -> Iterator[tuple[Talk, int]]:
-        """Everybody who answers."""
-        for talk, found in self.found:
-            for target in found.there:
-                yield talk, target
-
-    def silent(self) -> Iterator[tuple[str, str]]:
-        """Everybody who should answer and does not, by name, and why."""
-        for talk, found in self.found:
-            for target, why in sorted(found.silent.items()):
-                yield talk.ecu(target), why
-        for link, why in self.unreached.items():
-            yield f"link {link}", why
 
 
 async def survey(
@@ -58,28 +44,36 @@ async def survey(
     quality, vin = discovery.car_of(each for _, each in found)
     car = {} if vin is None else await context.vehicle(vin)
     known = Known(context.state)
-    before = await known.of(car, tuple(talk.name for talk in talks))
+    before = await known.of(car, tuple(session.name for session in sessions))
     await known.add(car, {talk.name: tuple(each.there) for talk, each in found})
+    silent: list[tuple[str, str]] = []
     for talk, each in found:
         each.expect(before[talk.name], talk.gone)
-    if not any(each.there or each.silent for _, each in found):
-        _nobody(talks, unreached)
+        silent += [(talk.ecu(target), why) for target, why in sorted(each.silent.items())]
+    for session, why in unreached:
+        names = [session.ecu(target) for target in before[session.name]]
+        silent += [(name, why) for name in names or [f"link {session.name}"]]
+    targets = tuple((talk, target) for talk, each in found for target in each.there)
+    if not targets and not silent:
+        whys = [f"{talk.name}: {talk.gone or 'no control unit answers'}" for talk in talks]
+        raise PluginError(f"{'; '.join(whys)}. Is the ignition on?")
     vins = [vin for _, each in found for _, vin in each.vins if vin is not None]
-    return Survey(tuple(found), unreached, quality, car, Veil(vins, car))
+    return Survey(targets, tuple(silent), quality, car, Veil(vins, car))
 
 
 async def _open(
     sessions: Sequence[Session], opened: AsyncExitStack
-) -> tuple[list[Talk], dict[str, str]]:
+) -> tuple[list[Talk], list[tuple[Session, str]]]:
+    """The links that can be opened, and the others with the reason."""
     talks: list[Talk] = []
-    unreached: dict[str, str] = {}
+    unreached: list[tuple[Session, str]] = []
     for session in sessions:
         try:
             talks.append(await opened.enter_async_context(session.opened()))
         except PluginError as error:
-            unreached[session.name] = str(error)
+            unreached.append((session, str(error)))
     if not talks:
-        raise PluginError(" ".join(unreached.values()))
+        raise PluginError(" ".join(why for _, why in unreached))
     return talks, unreached
 
 
@@ -87,8 +81,3 @@ async def _find(talk: Talk, progress: Progress) -> Found:
     found = await discovery.find(talk, talk.settings.candidates(), progress)
     await discovery.read_vins(talk, found, progress)
     return found
-
-
-def _nobody(talks: Iterable[Talk], unreached: Mapping[str, str]) -> None:
-    whys = [f"{talk.name}: {talk.gone or 'no control unit answers'}" for talk in talks]
-    raise PluginError(f"{'; '.join([*whys, *unreached.values()])}. Is the ignition on?")

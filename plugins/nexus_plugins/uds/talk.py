@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from nexus_agent.plugin import Context, Quality
@@ -15,25 +16,25 @@ _SILENCES_MOST: Final = 2
 
 
 class Talk:
-    """One open link. A link that is lost on the way leaves every further question unanswered.
+    """One open link. One that is lost on the way leaves every further question unanswered.
 
-    gone: why it was lost, or None.
+    ecu: how events name a target. gone: why the link was lost, or None.
     """
 
     def __init__(
-        self, name: str, settings: LinkOptions, client: Client, context: Context[UdsSettings]
+        self,
+        name: str,
+        ecu: Callable[[int], str],
+        settings: LinkOptions,
+        client: Client,
+        context: Context[UdsSettings],
     ) -> None:
         self.name = name
+        self.ecu = ecu
         self.settings = settings
         self.gone: str | None = None
         self._client = client
         self._context = context
-        self._several = len(context.settings.names()) > 1
-
-    def ecu(self, target: int) -> str:
-        """How events name a control unit; where there are several links, with the link's name."""
-        ecu = self._client.ecu(target)
-        return f"{ecu} {self.name}" if self._several else ecu
 
     async def ask(self, target: int, request: bytes, echo: int) -> Reply:
         """As `Client.ask`, which does not raise here."""
