@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
+import can
 import pytest
 from tests.integration.uds_can import control_unit, single, strange_unit, threads
 from uds_server import DtcDefinition, DtcSnapshot
@@ -39,9 +40,10 @@ def channel() -> str:
 
 
 @pytest.fixture
-def car() -> ExitStack:
+def car() -> Iterator[ExitStack]:
+    """Control units that are there for the length of a test."""
     with ExitStack() as units:
-        yield units  # type: ignore[misc]
+        yield units
 
 
 def settings(channel: str, **changes: Any) -> UdsSettings:
@@ -323,6 +325,16 @@ async def test_a_busy_module_is_asked_again_a_few_times(channel: str) -> None:
     with strange_unit(channel, 0x7E0, always(single(b"\x7f\x19\x21"))):
         told, _ = await scanned(settings(channel, requests=[0x7E0], dids=[]))
     assert answers(told) == ("refused", "busy until the end (NRC 0x21, busy repeat request)")
+
+
+async def test_a_channel_that_goes_off_the_bus_is_told_so(channel: str) -> None:
+    bus_off = can.Message(arbitration_id=0x40, is_extended_id=False, is_error_frame=True)
+    with strange_unit(channel, 0x7E0, lambda payload: present(payload) or [bus_off]):
+        told, context = await scanned(settings(channel, requests=[0x7E0]))
+
+    assert answers(told)[0] == "absent"
+    assert "off the bus" in str(answers(told)[1])
+    assert [each["state"] for each in context.of("adapter.state")] == ["connected", "bus_off"]
 
 
 async def test_a_session_is_changed_only_where_the_settings_say_so(channel: str) -> None:

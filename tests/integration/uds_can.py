@@ -11,8 +11,8 @@ import isotp
 from uds_server import DidDefinition, DtcDefinition, UdsServer
 from uds_server.transport import IsoTpTransport
 
-Frames = Callable[[bytes], Sequence[bytes]]
-"""The frames that answer a question; called on a thread of python-can's."""
+Frames = Callable[[bytes], Sequence[bytes | can.Message]]
+"""The frames that answer a question, or their data; called on a thread of python-can's."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def control_unit(
         server = UdsServer(
             IsoTpTransport(layer),
             dids=[
-                DidDefinition(did, len(data), read_callback=lambda data=data: data)  # type: ignore[misc]
+                DidDefinition(did, len(data), read_callback=lambda data=data: data)
                 for did, data in dids.items()
             ],
             dtcs=dtcs,
@@ -57,6 +57,9 @@ def strange_unit(channel: str, request: int, answer: Frames) -> Iterator[list[by
             payload = bytes(message.data[1 : 1 + message.data[0]])
             asked.append(payload)
             for frame in answer(payload):
+                if isinstance(frame, can.Message):
+                    bus.send(frame)
+                    continue
                 bus.send(can.Message(arbitration_id=request + 8, data=frame, is_extended_id=False))
 
         notifier = can.Notifier(bus, [hear], timeout=0.05)

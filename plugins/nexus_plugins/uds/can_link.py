@@ -129,12 +129,16 @@ class CanLink(Link):
 
     def _filters(self) -> list[Filter]:
         """Nothing else need be looked at. With 29 bits one filter fits every control unit."""
+        bus_off: Filter = {"can_id": _BUS_OFF, "can_mask": 0x7FF, "extended": False}
         if not self._is_short:
             tester = 0x18DA0000 | self._settings.tester << 8
-            return [{"can_id": tester, "can_mask": 0x1FFFFF00, "extended": True}]
+            return [bus_off, {"can_id": tester, "can_mask": 0x1FFFFF00, "extended": True}]
         return [
-            {"can_id": self._identifiers(target)[1], "can_mask": 0x7FF, "extended": False}
-            for target in self._settings.candidates()
+            bus_off,
+            *(
+                {"can_id": self._identifiers(target)[1], "can_mask": 0x7FF, "extended": False}
+                for target in self._settings.candidates()
+            ),
         ]
 
     def _take(self, _timeout: float) -> isotp.CanMessage | None:
@@ -148,7 +152,10 @@ class CanLink(Link):
             return None
         if message.is_error_frame:
             if message.arbitration_id & _BUS_OFF:
-                raise LinkError(f"{self._settings.channel} is off the bus (bus-off)")
+                raise LinkError(
+                    f"{self._settings.channel} is off the bus: its wires or its bitrate are wrong",
+                    state="bus_off",
+                )
             return None
         return isotp.CanMessage(
             arbitration_id=message.arbitration_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -65,6 +66,7 @@ async def scan(
     progress: Progress,
 ) -> dict[str, Any]:
     """`uds.scan`. Raises PluginError."""
+    scan_id = args.scan_id or uuid.uuid4().hex
     async with AsyncExitStack() as opened:
         found = await survey(sessions, context, progress, opened)
         modules = [examination.silent(ecu, why) for ecu, why in found.silent]
@@ -73,7 +75,7 @@ async def scan(
             progress(f"module {number} of {len(targets)}: {talk.ecu(target)}")
             examined = await _examine(talk, target, found.veil)
             modules.append(examined)
-            await _tell(examined, args.scan_id, found.car, context)
+            await _tell(examined, scan_id, found.car, context)
     findings = catalogue.scans.Findings(
         **found.car,
         vin_quality=found.vin_quality,

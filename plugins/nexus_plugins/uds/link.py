@@ -8,7 +8,14 @@ from abc import ABC, abstractmethod
 
 
 class LinkError(Exception):
-    """The link cannot be opened, or has broken; the message says why, for people."""
+    """The link cannot be opened, or has broken; the message says why, for people.
+
+    state: as in `adapter.state`.
+    """
+
+    def __init__(self, message: str, *, state: str = "lost") -> None:
+        super().__init__(message)
+        self.state = state
 
 
 class NoRoute(Exception):  # noqa: N818 - an answer of the gateway, not an error of ours

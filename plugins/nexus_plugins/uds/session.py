@@ -61,13 +61,13 @@ class Session:
             try:
                 await self._context.run_blocking(client.open)
             except LinkError as error:
-                await self._tell("lost", str(error))
+                await self._lose(error)
                 raise PluginError(f"{self.name} cannot be used: {error}.") from error
             await self._tell("connected", _reached(settings))
             self._client = client
             self._is_open.set()
             try:
-                yield Talk(self.name, self.ecu, settings, client, self._context)
+                yield Talk(self.name, self.ecu, settings, client, self._context, self._lose)
             finally:
                 self._is_open.clear()
                 self._client = None
@@ -88,10 +88,11 @@ class Session:
             async with self._using, self._connected(self.settings) as client:
                 try:
                     await self._context.run_blocking(client.probe)
-                except (LinkError, FatalError) as error:
+                except LinkError as error:
+                    await self._lose(error)
+                except FatalError as error:
                     await self._tell("lost", str(error))
-                    if isinstance(error, FatalError):
-                        raise
+                    raise
                 else:
                     await self._tell("connected", _reached(self.settings))
             await self._context.sleep(self._context.settings.probe_interval_s)
@@ -108,9 +109,12 @@ class Session:
                     self._context.log.debug("link not kept", link=self.name)
             await asyncio.sleep(_KEEP_S)
 
+    async def _lose(self, error: LinkError) -> None:
+        await self._tell(error.state, str(error))
+
     async def _tell(self, state: str, detail: str) -> None:
         """Emit `adapter.state` when the state changes; the status shows every detail."""
-        self._report(f"{state}: {detail}")
+        self._report(f"{state.replace('_', ' ')}: {detail}")
         if state == self._told_state:
             return
         self._told_state = state

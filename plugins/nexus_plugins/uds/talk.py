@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nexus_agent.plugin import Context, Quality
@@ -18,7 +18,7 @@ _SILENCES_MOST: Final = 2
 class Talk:
     """One open link. One that is lost on the way leaves every further question unanswered.
 
-    ecu: how events name a target. gone: why the link was lost, or None.
+    ecu: how events name a target. lost: told when the link is lost. gone: why it was, or None.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Talk:
         settings: LinkOptions,
         client: Client,
         context: Context[UdsSettings],
+        lost: Callable[[LinkError], Awaitable[None]],
     ) -> None:
         self.name = name
         self.ecu = ecu
@@ -35,6 +36,7 @@ class Talk:
         self.gone: str | None = None
         self._client = client
         self._context = context
+        self._lost = lost
 
     async def ask(self, target: int, request: bytes, echo: int) -> Reply:
         """As `Client.ask`, which does not raise here."""
@@ -43,7 +45,7 @@ class Talk:
                 return await self._context.run_blocking(self._client.ask, target, request, echo)
             except LinkError as error:
                 self.gone = f"the link is lost: {error}"
-                self._context.log.warning("link lost", link=self.name, reason=str(error))
+                await self._lost(error)
         return Reply(Quality.ABSENT, detail=self.gone, there=False, lost=True)
 
     def module(self, target: int) -> Module:
