@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
@@ -24,7 +24,7 @@ from nexus_agent.sections import OwnKeys
 from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
-PLUGINS: Final = ("example", "host", "obd")
+PLUGINS: Final = ("example", "host", "obd", "uds")
 _HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
 _README_HEAD: Final = "| key | meaning, type, default |\n|---|---|\n"
 _WORDS: Final = {
@@ -114,10 +114,10 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
         return ", ".join(f"`{choice}`" for choice in arguments)
     if origin in {tuple, dict}:
         return "table" if origin is dict else f"list of: {_kind(arguments[0], field)}"
-    if origin is Annotated or isinstance(annotation, UnionType):
+    if origin in {Annotated, Union, UnionType}:
         inner = arguments[:1] if origin is Annotated else arguments
-        [kind] = (argument for argument in inner if argument is not NoneType)
-        return _kind(kind, field)
+        kinds = [argument for argument in inner if argument is not NoneType]
+        return " or ".join(_kind(kind, field) for kind in kinds)
     if annotation is bool:
         return "`true`, `false`"
     if issubclass(annotation, enum.StrEnum):

@@ -99,7 +99,7 @@ class LinkOptions(Settings):
     session: Literal["default", "extended"] = "default"
     """`extended` opens an extended diagnostic session with each control unit before it is read;
     some tell more in it. Otherwise no session is changed."""
-    dids: Numbers = tuple(NAMES)
+    dids: Numbers = tuple(f"0x{did:04X}" for did in NAMES)
     """Data identifiers that a scan reads; F190, the VIN, is read in any case."""
 
     @field_validator("responses", mode="before")
