@@ -211,8 +211,10 @@ async def test_an_open_link_is_kept_while_nothing_is_asked() -> None:
 
     gateway.modules = {0x1000: module(**{"22F190": GATEWAY["22F190"]})}
     async with gateway.running():
-        uds = UdsPlugin(Slow(settings(gateway.port, targets=[0x1000])))
+        context = Slow(settings(gateway.port, targets=[0x1000]))
+        uds = UdsPlugin(context)
         async with running(uds):
+            await context.wait_for("adapter.state")
             findings = await uds.scan(UdsScanArgs(), lambda _: None)
 
     assert stored(findings) == {"DoIP 1000": ("ok", [])}

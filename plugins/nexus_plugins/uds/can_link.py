@@ -71,10 +71,6 @@ class CanLink(Link):
         self.open()
         self.close()
 
-    def ecu(self, target: int) -> str:
-        _, response = self._identifiers(target)
-        return f"UDS {response:03X}" if self._is_short else f"UDS {response:08X}"
-
     def send(self, target: int, payload: bytes) -> None:
         bus = self._open_bus()
         for _ in range(_STALE_FRAMES):
@@ -112,15 +108,8 @@ class CanLink(Link):
     def _is_short(self) -> bool:
         return self._settings.addressing == "11bit"
 
-    def _identifiers(self, target: int) -> tuple[int, int]:
-        """Of a question and its answer (ISO 15765-4 tables 10 and 12)."""
-        if self._is_short:
-            return target, self._settings.response_of(target)
-        tester = self._settings.tester
-        return 0x18DA0000 | target << 8 | tester, 0x18DA0000 | tester << 8 | target
-
     def _address(self, target: int) -> isotp.Address:
-        request, response = self._identifiers(target)
+        request, response = self._settings.identifiers(target)
         if self._is_short:
             mode = isotp.AddressingMode.Normal_11bits
         else:
@@ -136,7 +125,11 @@ class CanLink(Link):
         return [
             bus_off,
             *(
-                {"can_id": self._identifiers(target)[1], "can_mask": 0x7FF, "extended": False}
+                {
+                    "can_id": self._settings.identifiers(target)[1],
+                    "can_mask": 0x7FF,
+                    "extended": False,
+                }
                 for target in self._settings.candidates()
             ),
         ]

@@ -27,7 +27,7 @@ from nexus_plugins.uds.settings import UdsSettings, numbers
 from nexus_plugins.uds.survey import survey
 from nexus_plugins.uds.talk import Talk
 
-_WORST_FIRST: Final = (Quality.REFUSED, Quality.MALFORMED, Quality.OK, Quality.ABSENT)
+_WORST_FIRST: Final = (Quality.REFUSED, Quality.MALFORMED, Quality.ABSENT, Quality.OK)
 
 Cleared = catalogue.scans.Cleared
 
@@ -97,12 +97,14 @@ async def clear(
             talk, target = await _open(sessions, args.module, opened)
             car, silent = await _car_of(talk, target, context, progress), ()
             targets = ((talk, target),)
-        said = [Cleared(ecu=ecu, outcome=Quality.ABSENT, detail=why) for ecu, why in silent]
+        said: list[Cleared] = []
         for number, (talk, target) in enumerate(targets, 1):
             progress(f"clearing module {number} of {len(targets)}: {talk.ecu(target)}")
             reply = await talk.ask(target, dtc.CLEAR, 0)
             said.append(Cleared(ecu=talk.ecu(target), outcome=reply.quality, detail=reply.detail))
-    outcome = min((each.outcome for each in said), key=_WORST_FIRST.index)
+    outcomes = [each.outcome for each in said]
+    outcome = min(outcomes, key=_WORST_FIRST.index, default=Quality.ABSENT)
+    said += [Cleared(ecu=ecu, outcome=Quality.ABSENT, detail=why) for ecu, why in silent]
     data = catalogue.scans.DtcCleared(**car, outcome=outcome, ecus=tuple(said)).document()
     if len(sessions) == 1:
         data["adapter"] = sessions[0].name

@@ -67,9 +67,6 @@ class DoipLink(Link):
         if connection is not None:
             connection.close()
 
-    def ecu(self, target: int) -> str:
-        return f"DoIP {target:04X}"
-
     def send(self, target: int, payload: bytes) -> None:
         if self._settings.connection == "per_module" and self._module not in {None, target}:
             self._reconnect()

@@ -78,7 +78,7 @@ class Connection:
         rest = memoryview(pack(self._version, message))
         while rest:
             wait = self._patience(until)
-            if not select.select([], [self._socket], [], wait)[1]:
+            if not _ready(self._socket, select.POLLOUT, wait):
                 if wait <= 0:
                     raise LinkError("the gateway takes nothing")
                 continue
@@ -94,7 +94,7 @@ class Connection:
             if message is not None:
                 return message
             wait = self._patience(until)
-            if not select.select([self._socket], [], [], wait)[0]:
+            if not _ready(self._socket, select.POLLIN, wait):
                 if wait <= 0:
                     return None
                 continue
@@ -136,7 +136,7 @@ def connect(
         code = sock.connect_ex((host, port))
         while code == errno.EINPROGRESS:
             wait = patience(until)
-            if select.select([], [sock], [], wait)[1]:
+            if _ready(sock, select.POLLOUT, wait):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             elif wait <= 0:
                 raise LinkError(f"no DoIP gateway answers at {host}, port {port}")
@@ -161,7 +161,7 @@ def find(address: str, port: int, *, within_s: float, patience: Patience) -> str
             raise LinkError(f"{address} cannot be asked for gateways: {error.strerror}") from error
         while True:
             wait = patience(until)
-            if not select.select([sock], [], [], wait)[0]:
+            if not _ready(sock, select.POLLIN, wait):
                 if wait <= 0:
                     raise LinkError(f"no DoIP gateway answers at {address}, UDP port {port}")
                 continue
@@ -182,6 +182,13 @@ def _identifies(datagram: bytes) -> bool:
     if version ^ inverse != 0xFF or length != len(payload):
         return False
     return isinstance(unpack(kind, payload), VehicleIdentificationResponse)
+
+
+def _ready(sock: socket.socket, event: int, wait: float) -> bool:
+    """Whether the socket can be read or written, or has failed, within *wait* seconds."""
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(wait * 1000))
 
 
 def is_alive_check(message: Any) -> bool:

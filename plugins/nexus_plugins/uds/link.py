@@ -74,10 +74,6 @@ class Link(ABC):
         Raises LinkError, Garbled.
         """
 
-    @abstractmethod
-    def ecu(self, target: int) -> str:
-        """How events name it."""
-
     def patience(self, until: float) -> float:
         """Seconds to wait now, at most a tenth; 0 when time is over."""
         if self.stop.is_set():

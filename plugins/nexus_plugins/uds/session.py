@@ -10,7 +10,7 @@ from typing import Final
 from nexus_agent.plugin import Context, FatalError, PluginError, catalogue
 from nexus_plugins.uds.client import Client, Timing
 from nexus_plugins.uds.doip_link import DoipLink
-from nexus_plugins.uds.link import Link, LinkError
+from nexus_plugins.uds.link import LinkError
 from nexus_plugins.uds.settings import LinkOptions, UdsSettings
 from nexus_plugins.uds.talk import Talk
 
@@ -39,7 +39,7 @@ class Session:
 
     def ecu(self, target: int) -> str:
         """How events name a control unit; where there are several links, with the link's name."""
-        ecu = _link(self.settings).ecu(target)
+        ecu = self.settings.ecu(target)
         return f"{ecu} {self.name}" if len(self._context.settings.names()) > 1 else ecu
 
     def target_of(self, module: str) -> int | None:
@@ -75,8 +75,7 @@ class Session:
     @asynccontextmanager
     async def _connected(self, settings: LinkOptions) -> AsyncIterator[Client]:
         """A client; whatever it has opened is closed, and its thread free, after the block."""
-        timing = Timing(settings.p2_s, settings.p2_star_s, settings.pending_max_s)
-        client = Client(_link(settings), timing)
+        client = await self._context.run_blocking(_client, settings)
         try:
             yield client
         finally:
@@ -123,13 +122,14 @@ class Session:
         await self._context.emit(catalogue.vehicle.AdapterState.type, data)
 
 
-def _link(settings: LinkOptions) -> Link:
+def _client(settings: LinkOptions) -> Client:
+    timing = Timing(settings.p2_s, settings.p2_star_s, settings.pending_max_s)
     if settings.channel is None:
-        return DoipLink(settings)
-    # What speaks CAN is not loaded where only DoIP is spoken.
+        return Client(DoipLink(settings), timing)
+    # What speaks CAN is not loaded where only DoIP is spoken, and takes a while to load.
     from nexus_plugins.uds.can_link import CanLink
 
-    return CanLink(settings)
+    return Client(CanLink(settings), timing)
 
 
 def _reached(settings: LinkOptions) -> str:

@@ -147,9 +147,18 @@ class LinkOptions(Settings):
         every = tuple(address for address in range(0x100) if address != self.tester)
         return numbers(self.requests, 0xFF) or every
 
-    def response_of(self, request: int) -> int:
-        """With `11bit`: the identifier of the answers to *request* (ISO 15765-4 section 10.5)."""
-        return self.responses.get(request, (request + 8) & 0x7FF)
+    def identifiers(self, target: int) -> tuple[int, int]:
+        """On CAN: of a question and of its answer (ISO 15765-4 section 10.5)."""
+        if self.addressing == "11bit":
+            return target, self.responses.get(target, (target + 8) & 0x7FF)
+        return 0x18DA0000 | target << 8 | self.tester, 0x18DA0000 | self.tester << 8 | target
+
+    def ecu(self, target: int) -> str:
+        """How events name a control unit."""
+        if self.channel is None:
+            return f"DoIP {target:04X}"
+        _, response = self.identifiers(target)
+        return f"UDS {response:03X}" if self.addressing == "11bit" else f"UDS {response:08X}"
 
     def channel_settings(self) -> ChannelSettings:
         """The CAN channel; `channel` must be given."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from nexus_agent.plugin import Context, PluginError, Progress, Quality
+from nexus_agent.plugin import Context, PluginError, Progress, Quality, StateError
 from nexus_plugins.uds import discovery
 from nexus_plugins.uds.discovery import Found
 from nexus_plugins.uds.known import Known
@@ -45,7 +45,10 @@ async def survey(
     car = {} if vin is None else await context.vehicle(vin)
     known = Known(context.state)
     before = await known.of(car, tuple(session.name for session in sessions))
-    await known.add(car, {talk.name: tuple(each.there) for talk, each in found})
+    try:
+        await known.add(car, {talk.name: tuple(each.there) for talk, each in found})
+    except StateError as error:
+        context.log.warning("control units are not remembered", reason=str(error))
     silent: list[tuple[str, str]] = []
     for talk, each in found:
         each.expect(before[talk.name], talk.gone)

@@ -65,7 +65,16 @@ def test_who_is_asked() -> None:
 def test_answers_come_eight_above_but_where_it_is_said_otherwise() -> None:
     settings = UdsSettings.model_validate({"channel": "c", "responses": {"0x714": 0x77E}})
 
-    assert (settings.response_of(0x7E0), settings.response_of(0x714)) == (0x7E8, 0x77E)
+    assert settings.identifiers(0x7E0) == (0x7E0, 0x7E8)
+    assert settings.identifiers(0x714) == (0x714, 0x77E)
+
+
+def test_control_units_are_named_by_how_they_answer() -> None:
+    long = UdsSettings(channel="c", addressing="29bit")
+
+    assert UdsSettings(channel="c").ecu(0x7E0) == "UDS 7E8"
+    assert long.ecu(0x10) == "UDS 18DAF110"
+    assert UdsSettings(host="::1").ecu(0x1010) == "DoIP 1010"
 
 
 def test_the_sample_shows_every_setting() -> None:
