@@ -7,11 +7,12 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -41,18 +42,28 @@ def doip_server(folder: Path, modules: Mapping[int, Mapping[str, str | None]]) -
         text=True,
     )
     assert process.stderr is not None
-    try:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
+    said: list[str] = []
+    ready = threading.Event()
+
+    def listen(lines: IO[str]) -> None:
+        """To the end: it stops when nobody reads its log."""
+        for line in lines:
+            said.append(line)
             if "ready to accept" in line:
-                break
-        else:
-            raise AssertionError("".join(lines))
+                ready.set()
+        ready.set()
+
+    reader = threading.Thread(target=listen, args=(process.stderr,), name="doip-server's log")
+    reader.start()
+    try:
+        ready.wait(20)
+        assert process.poll() is None, "".join(said)
         yield port
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        reader.join()
+        process.stderr.close()
 
 
 def _configuration(
