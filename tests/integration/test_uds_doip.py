@@ -102,6 +102,13 @@ async def test_a_scan_through_doip_server(tmp_path: Path) -> None:
     assert names == {"DoIP 1000": "5Q0907530", "DoIP 1010": None}
 
 
+async def test_a_module_that_the_gateway_takes_questions_for_is_there(tmp_path: Path) -> None:
+    with doip_server(tmp_path, {0x1000: GATEWAY, 0x1010: {"3E00": None}}) as port:
+        findings, _ = await scanned(settings(port))
+
+    assert stored(findings) == {"DoIP 1000": ("ok", []), "DoIP 1010": ("absent", [])}
+
+
 async def test_a_module_that_is_unplugged_is_absent(tmp_path: Path) -> None:
     state = MemoryState()
     with doip_server(tmp_path, {0x1000: GATEWAY, 0x1010: BRAKES}) as port:
@@ -300,7 +307,7 @@ async def test_two_cars_are_not_scanned_as_one() -> None:
         async with plugin(UdsSettings.model_validate({"links": links, "dids": []})) as (uds, _):
             with pytest.raises(PluginError, match="different cars"):
                 await uds.scan(UdsScanArgs(), lambda _: None)
-            assert stored(await uds.scan(UdsScanArgs(link="b"), lambda _: None))
+            assert stored(await uds.scan(UdsScanArgs(adapter="b"), lambda _: None))
 
 
 async def test_the_state_follows_the_gateway() -> None:

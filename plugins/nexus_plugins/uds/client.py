@@ -137,6 +137,5 @@ class Client:
             return Reply(Quality.ABSENT, detail=f"{detail} ({describe(PENDING)})", lost=True)
         if stray:
             return Reply(Quality.MALFORMED, detail="only answers to other questions came")
-        return Reply(
-            Quality.ABSENT, detail=f"no answer within {self._timing.p2_s:g} s", there=False
-        )
+        detail = f"no answer within {self._timing.p2_s:g} s"
+        return Reply(Quality.ABSENT, detail=detail, there=self._link.vouches)

@@ -35,8 +35,8 @@ Cleared = catalogue.scans.Cleared
 class UdsScanArgs(ScanArgs):
     """Arguments of `uds.scan`."""
 
-    link: str | None = None
-    """Only over this link of the settings; otherwise over all."""
+    adapter: str | None = None
+    """Only over the link of this name; otherwise over all."""
 
 
 class ClearArgs(BaseModel):
@@ -46,8 +46,8 @@ class ClearArgs(BaseModel):
 
     module: str | None = None
     """Only this control unit, named as in a scan (`UDS 7E8`); otherwise all."""
-    link: str | None = None
-    """Only over this link of the settings; otherwise over all."""
+    adapter: str | None = None
+    """Only over the link of this name; otherwise over all."""
 
 
 class IdentifyArgs(BaseModel):

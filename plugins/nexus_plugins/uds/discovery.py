@@ -69,7 +69,7 @@ def car_of(everything: Iterable[Found]) -> tuple[Quality, str | None]:
     everything = list(everything)
     vins = {found.vin for found in everything} - {None}
     if len(vins) > 1:
-        raise PluginError("The links lead to different cars: say which one with `link`.")
+        raise PluginError("The links lead to different cars: say which one with `adapter`.")
     told = [quality for found in everything for quality, _ in found.vins]
     quality = min(told, key=_BEST_FIRST.index, default=Quality.ABSENT)
     return quality, next(iter(vins), None)

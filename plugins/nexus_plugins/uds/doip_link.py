@@ -68,6 +68,7 @@ class DoipLink(Link):
             connection.close()
 
     def send(self, target: int, payload: bytes) -> None:
+        self.vouches = False
         if self._settings.connection == "per_module" and self._module not in {None, target}:
             self._reconnect()
         connection = self._open_connection()
@@ -76,6 +77,8 @@ class DoipLink(Link):
         until = time.monotonic() + self._settings.ack_s
         connection.send(DiagnosticMessage(self._settings.source, target, payload), until)
         self._await_acknowledgement(connection, target, until)
+        # Gateways acknowledge for whom they know; some for anybody, whom nobody has named.
+        self.vouches = bool(self._settings.targets)
 
     def receive(self, until: float) -> bytes | None:
         if self._early:

@@ -44,6 +44,8 @@ class Link(ABC):
     """
 
     POLL_S = 0.1
+    vouches = False
+    """Whether the link itself has said that the control unit which was asked last exists."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()

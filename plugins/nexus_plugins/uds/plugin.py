@@ -66,7 +66,7 @@ class UdsPlugin(Plugin[UdsSettings]):
     @command(args=UdsScanArgs, timeout_s=1800.0, scans=True)
     async def scan(self, args: UdsScanArgs, progress: Progress) -> dict[str, Any]:
         """Ask every module for its trouble codes, what it keeps of them, and who it is."""
-        return await commands.scan(self._over(args.link), args, self.context, progress)
+        return await commands.scan(self._over(args.adapter), args, self.context, progress)
 
     @command(args=IdentifyArgs, timeout_s=300.0)
     async def identify(self, args: IdentifyArgs, progress: Progress) -> dict[str, Any]:
@@ -76,14 +76,14 @@ class UdsPlugin(Plugin[UdsSettings]):
     @command(args=ClearArgs, safety=Safety.CLEAR, timeout_s=900.0)
     async def clear(self, args: ClearArgs, progress: Progress) -> dict[str, Any]:
         """Clear the trouble codes of one module, or of every one that answers."""
-        return await commands.clear(self._over(args.link), args, self.context, progress)
+        return await commands.clear(self._over(args.adapter), args, self.context, progress)
 
-    def _over(self, link: str | None) -> Sequence[Session]:
+    def _over(self, adapter: str | None) -> Sequence[Session]:
         """The sessions that a command is about."""
-        if link is None:
+        if adapter is None:
             return tuple(self._sessions.values())
         try:
-            return (self._sessions[link],)
+            return (self._sessions[adapter],)
         except KeyError:
             known = ", ".join(self._sessions)
-            raise PluginError(f"There is no link {link!r}; there is {known}.") from None
+            raise PluginError(f"There is no link {adapter!r}; there is {known}.") from None

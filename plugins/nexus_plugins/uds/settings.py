@@ -82,8 +82,9 @@ class LinkOptions(Settings):
     version: Annotated[int, Field(ge=1, le=0xFE)] = 2
     """The DoIP protocol version: 2 is ISO 13400-2:2012, 3 that of 2019."""
     targets: Numbers = ()
-    """Who is asked over DoIP: logical addresses, as numbers and ranges. Empty: 0x0001 to 0x00FF and
-    0x1000 to 0x10FF."""
+    """Who is asked over DoIP: logical addresses, as numbers and ranges. One of them for which the
+    gateway takes questions, and which does not answer, is absent. Empty: 0x0001 to 0x00FF and
+    0x1000 to 0x10FF, of which only those that answer are known."""
     connection: Literal["shared", "per_module"] = "shared"
     """`per_module` for DoIP gateways that insist on a connection for each logical address."""
     ack_s: Seconds = 2.0
