@@ -268,6 +268,23 @@ async def test_an_answer_for_somebody_else_is_no_answer() -> None:
     assert stored(findings)["DoIP 1000"] == ("absent", [])
 
 
+async def test_a_flood_of_others_answers_is_no_answer_and_has_an_end() -> None:
+    class Flooding(Gateway):
+        def _diagnose(self, writer: asyncio.StreamWriter, target: int, question: bytes) -> bool:
+            stays = super()._diagnose(writer, target, question)
+            if question == b"\x19\x02\xff":
+                others = bytes.fromhex("02FD 8001 00000006 1010 0E00 5902")
+                writer.write(others * 5000)
+            return stays
+
+    gateway = Flooding({0x1000: lambda question: module()(question) if question[0] != 0x19 else []})
+    async with gateway.running():
+        findings, _ = await scanned(settings(gateway.port, targets=[0x1000]))
+
+    assert stored(findings) == {"DoIP 1000": ("absent", [])}
+    assert gateway.asked[-1] == (0x1000, b"\x22\xf1\x87"), "it goes on behind the flood"
+
+
 async def test_a_port_that_speaks_something_else_is_no_gateway() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH\r\n")

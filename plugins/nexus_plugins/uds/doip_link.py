@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from doipclient.messages import (
+    AliveCheckRequest,
     AliveCheckResponse,
     DiagnosticMessage,
     DiagnosticMessageNegativeAcknowledgement,
@@ -28,6 +30,9 @@ _NOT_THERE: Final = frozenset({_Nack.UnknownTargetAddress, _Nack.UnknownNetwork}
 _SILENT_MOST: Final = 3
 """After so many questions in a row that the gateway took no notice of, it is connected to anew:
 that it is alive is known only once it has admitted us again."""
+
+_MESSAGES_MOST: Final = 1000
+"""So many messages in one wait are a flood, in which no answer is looked for any longer."""
 
 
 def _words(code: int, names: type[_Nack | _Activation]) -> str:
@@ -83,8 +88,7 @@ class DoipLink(Link):
     def receive(self, until: float) -> bytes | None:
         if self._early:
             return self._early.pop(0)
-        connection = self._open_connection()
-        while (message := self._message(connection, until)) is not None:
+        for message in self._messages(self._open_connection(), until):
             if self._is_from(message, self._module):
                 return bytes(message.user_data)
         return None
@@ -122,7 +126,7 @@ class DoipLink(Link):
         connection.send(
             RoutingActivationRequest(self._settings.source, self._settings.activation), until
         )
-        while (message := self._message(connection, until)) is not None:
+        for message in self._messages(connection, until):
             if isinstance(message, RoutingActivationResponse):
                 code = message._response_code  # noqa: SLF001 - its property raises for new codes
                 if code != _Activation.Success:
@@ -140,18 +144,22 @@ class DoipLink(Link):
 
     # -- messages --------------------------------------------------------------------------------
 
-    def _message(self, connection: Connection, until: float) -> Any:
-        """The next message that is not about the connection itself."""
-        while True:
+    def _messages(self, connection: Connection, until: float) -> Iterator[Any]:
+        """What comes, but for what is about the connection itself; a flood has an end."""
+        for _ in range(_MESSAGES_MOST):
             message = connection.receive(until)
-            if not doip_wire.is_alive_check(message):
-                return message
-            connection.send(AliveCheckResponse(self._settings.source), time.monotonic() + 1.0)
+            if message is None:
+                return
+            if isinstance(message, AliveCheckRequest):
+                answer = AliveCheckResponse(self._settings.source)
+                connection.send(answer, time.monotonic() + self._settings.ack_s)
+            else:
+                yield message
 
     def _forget(self, connection: Connection) -> None:
         """What came since the last question answers no question."""
         self._early.clear()
-        while self._message(connection, 0.0) is not None:
+        for _ in self._messages(connection, 0.0):
             pass
 
     def _is_from(self, message: Any, target: int | None) -> bool:
@@ -163,7 +171,7 @@ class DoipLink(Link):
 
     def _await_acknowledgement(self, connection: Connection, target: int, until: float) -> None:
         """Raises NoRoute unless the question was handed on (ISO 13400-2 section 9.5)."""
-        while (message := self._message(connection, until)) is not None:
+        for message in self._messages(connection, until):
             if self._is_from(message, target):
                 self._early.append(bytes(message.user_data))
             elif isinstance(message, DiagnosticMessageNegativeAcknowledgement):

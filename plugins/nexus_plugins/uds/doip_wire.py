@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from doipclient.messages import (
-    AliveCheckRequest,
     VehicleIdentificationRequest,
     VehicleIdentificationResponse,
     payload_message_to_type,
@@ -90,10 +89,10 @@ class Connection:
     def receive(self, until: float) -> Any:
         """The next message, or None when none came. Raises LinkError."""
         while True:
+            wait = self._patience(until)
             message = self._next()
             if message is not None:
                 return message
-            wait = self._patience(until)
             if not _ready(self._socket, select.POLLIN, wait):
                 if wait <= 0:
                     return None
@@ -133,7 +132,10 @@ def connect(
         sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex((host, port))
+        try:
+            code = sock.connect_ex((host, port))
+        except OSError as error:
+            raise LinkError(f"{host} is no address that can be reached: {error}") from error
         while code == errno.EINPROGRESS:
             wait = patience(until)
             if _ready(sock, select.POLLOUT, wait):
@@ -189,11 +191,6 @@ def _ready(sock: socket.socket, event: int, wait: float) -> bool:
     poll = select.poll()
     poll.register(sock, event)
     return bool(poll.poll(wait * 1000))
-
-
-def is_alive_check(message: Any) -> bool:
-    """Whether the gateway asks if we are there still (section 7.9)."""
-    return isinstance(message, AliveCheckRequest)
 
 
 def _closed(error: OSError) -> str:
