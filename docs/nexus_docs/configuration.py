@@ -24,7 +24,7 @@ from nexus_agent.sections import OwnKeys
 from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
-PLUGINS: Final = ("example", "host", "j1939", "obd")
+PLUGINS: Final = ("example", "host", "j1939", "obd", "uds")
 _HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
 _README_HEAD: Final = "| key | meaning, type, default |\n|---|---|\n"
 _WORDS: Final = {

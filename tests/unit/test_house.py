@@ -194,7 +194,7 @@ def imported_by(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("plugin", ["example", "host", "obd"])
+@pytest.mark.parametrize("plugin", ["example", "host", "obd", "uds"])
 def test_a_plugin_brings_a_sample_that_its_own_settings_accept(plugin: str) -> None:
     folder = Path(importlib.import_module(f"nexus_plugins.{plugin}").__path__[0])
     sample = tomllib.loads((folder / "sample.toml").read_text("utf-8"))["plugins"][plugin]
@@ -281,7 +281,7 @@ def test_every_setting_is_in_the_reference(heading: str, module: str, name: str)
     assert undocumented(heading, keys_of(model, "")) == []
 
 
-@pytest.mark.parametrize("plugin", ["example", "host", "obd"])
+@pytest.mark.parametrize("plugin", ["example", "host", "obd", "uds"])
 def test_every_setting_of_a_plugin_is_in_the_reference(plugin: str) -> None:
     model = discovery.load(discovery.find(plugin)).settings_model
     assert undocumented(f"The plugin `{plugin}`", keys_of(model, f"plugins.{plugin}.")) == []
