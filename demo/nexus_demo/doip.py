@@ -27,26 +27,34 @@ _MODULES: Final[dict[int, dict[str, str | None]]] = {
         "22F197": "62F197" + b"ECM-EngineControl".hex().upper(),
         # Status of SAE J2012-DA P0301-00 (confirmed and failing) and P0420-00 (confirmed).
         "1902FF": "5902FF" + "03010009" + "04200008",
-        "1904030100FF": "5904" + "03010009" + "01" + "01" + "F40C" + "1AF8",
-        "1906030100FF": "5906" + "03010009" + "01" + "05",
-        "1904042000FF": "5904" + "04200008",
-        "1906042000FF": "5906" + "04200008" + "01" + "02",
+        # Snapshots and extended data, all of them and each by its number.
+        **dict.fromkeys(("1904030100FF", "190403010001"), "59040301000901" + "01F40C1AF8"),
+        **dict.fromkeys(("1906030100FF", "190603010001"), "59060301000901" + "05"),
+        "1904042000FF": "590404200008",
+        **dict.fromkeys(("1906042000FF", "190604200001"), "59060420000801" + "02"),
+        "1901FF": "5901FF000002",
     },
     BODY: {
         **_PRESENT,
         "22F187": "62F187" + b"4N0937063".hex().upper(),
         "22F197": "62F197" + b"BCM-Body".hex().upper(),
         "1902FF": "5902FF",
+        "1901FF": "5901FF000000",
     },
     UNPLUGGED: {"3E00": None},
 }
 TARGETS: Final = tuple(_MODULES)
 
+_REFUSED: Final = [f"22F1{did:02X}" for did in range(0x80, 0xB0)]
+"""What the modules do not tell they refuse (NRC 31): the server's own answer is none."""
+
 
 def gateway(folder: Path, port: int, name: str) -> Process:
     """The gateway's process; its configuration is written into *folder*."""
     folder.mkdir(exist_ok=True)
-    for target, answers in _MODULES.items():
+    for target, told in _MODULES.items():
+        refused = {} if target == UNPLUGGED else dict.fromkeys(_REFUSED, "7F2231")
+        answers = {**refused, **told}
         services = {
             f"s{target:04X}_{question}": {
                 "request": f"0x{question}",

@@ -108,7 +108,7 @@ class _Said:
 
 def _way(ecu: str) -> str:
     """How a control unit was asked: the word before its address, none on OBD."""
-    return ecu.rpartition(" ")[0]
+    return ecu.partition(" ")[0] if " " in ecu else ""
 
 
 def _unknown(
