@@ -20,8 +20,9 @@ from nexus_demo import slcan
 
 VIN: Final = "WNXTRK4Z8TA000004"
 _VIN_PGN: Final = 65260
-_DM2_PGN: Final = 65227
-"""Vehicle identification (SAE J1939-71), previously active codes (J1939-73)."""
+_NO_CODES_PGNS: Final = (65227, 65231, 64896)
+"""Vehicle identification (SAE J1939-71); DM2, DM6 and DM28: previously active, pending and
+permanent codes (J1939-73)."""
 _MINUTE_S: Final = 60
 _HOT_S: Final = 20
 _DM1_S: Final = 1.0
@@ -91,9 +92,9 @@ def main() -> None:
         signal.signal(number, lambda *_: ended.set())
     with slcan.line(device) as far:
         bus = Bus(far)
-        no_codes = bytes([0, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF])
-        bus.add(0x00, 0, _engine, {_VIN_PGN: VIN.encode() + b"*", _DM2_PGN: no_codes})
-        bus.add(0x0B, 9, _brakes, {_DM2_PGN: no_codes})
+        no_codes = dict.fromkeys(_NO_CODES_PGNS, bytes([0, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF]))
+        bus.add(0x00, 0, _engine, {**no_codes, _VIN_PGN: VIN.encode() + b"*"})
+        bus.add(0x0B, 9, _brakes, no_codes)
         ended.wait()
         bus.close()
 
