@@ -24,7 +24,7 @@ from nexus_agent.sections import OwnKeys
 from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
-PLUGINS: Final = ("example", "host", "j1939", "obd", "uds")
+PLUGINS: Final = ("can_signals", "example", "host", "j1939", "obd", "uds")
 _HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
 _README_HEAD: Final = "| key | meaning, type, default |\n|---|---|\n"
 _WORDS: Final = {
@@ -120,6 +120,8 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
         return " or ".join(_kind(kind, field) for kind in kinds)
     if annotation is bool:
         return "`true`, `false`"
+    if issubclass(annotation, BaseModel):
+        return "table"
     if issubclass(annotation, enum.StrEnum):
         return ", ".join(f"`{choice}`" for choice in annotation)
     return _WORDS[annotation] + _range(field)
