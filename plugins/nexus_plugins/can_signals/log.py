@@ -6,14 +6,16 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import can
 from can.io.blf import BLFParseError
 
 from nexus_agent.plugin import FatalError
 
+_TEXTS: Final = {".asc": can.ASCReader, ".log": can.CanutilsLogReader, ".trc": can.TRCReader}
 _LONGEST_GAP_S: Final = 60.0
 """A longer silence in a log, or a jump of its clock, is cut to this."""
 _MOST: Final = 2000
@@ -38,7 +40,8 @@ class Log:
         self.elapsed = 0.0
         """Seconds of the log that were taken, long silences shortened."""
         self._path = path
-        self._reader: can.io.generic.MessageReader | None = None
+        self._opened = ExitStack()
+        self._closed = False
         self._messages: Iterator[can.Message] = iter(())
         self._next: can.Message | None = None
         self._at: float | None = None
@@ -46,22 +49,44 @@ class Log:
 
     def open(self) -> None:
         """Raises DamagedError, and FatalError where the box lacks what reads such a log."""
-        try:
-            self._reader = can.LogReader(self._path)
-            self._messages = iter(self._reader)
-        except NotImplementedError as error:
-            raise FatalError(
-                f"{self._path.name} cannot be read here: install the extra `mf4` of the package."
-            ) from error
-        except _DAMAGE as error:
-            raise DamagedError(_said(error)) from error
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._messages = self._begun()
+            except NotImplementedError as error:
+                raise FatalError(
+                    f"{self._path.name} cannot be read here: install the package's extra `mf4`."
+                ) from error
+            except _DAMAGE as error:
+                raise DamagedError(_said(error)) from error
+
+    def _begun(self) -> Iterator[can.Message]:
+        suffix = self._path.suffix.lower()
+        if suffix == ".mf4":  # asammdf has the file to itself
+            reader = can.MF4Reader(self._path)
+            self._opened.callback(reader.stop)
+            return iter(reader)
+        if suffix == ".blf":
+            return iter(self._blf(self._opened.enter_context(self._path.open("rb"))))
+        # Vector's and PEAK's tools write what Windows has; nothing that counts is beyond ASCII.
+        text = self._path.open("r", encoding="ascii", errors="replace")
+        return iter(_TEXTS[suffix](self._opened.enter_context(text)))
+
+    def _blf(self, file: BinaryIO) -> Iterator[can.Message]:
+        """python-can takes one that is cut short for a whole one."""
+        reader = can.BLFReader(file)
+        yield from reader
+        size = self._path.stat().st_size
+        if size < reader.file_size:
+            raise DamagedError(f"{size} of {reader.file_size} bytes are there")
 
     def close(self) -> None:
         """Also one that was not opened, and one whose `take` nobody waits for any more."""
         with self._lock:
+            self._closed = True
             self._messages, self._next = iter(()), None
-            if self._reader is not None:
-                self._reader.stop()
+            self._opened.close()
 
     def take(self, until: float, sink: Callable[[can.Message], None]) -> bool:
         """Hand on what was recorded up to *until* seconds after the begin; whether there is more.
@@ -69,29 +94,32 @@ class Log:
         Raises DamagedError.
         """
         with self._lock:
-            try:
-                for _ in range(_MOST):
-                    message = self._following()
-                    if message is None:
-                        self._check_end()
-                        return False
-                    if self.elapsed > until:
-                        return True
-                    self._next = None
-                    self._hand_on(message, sink)
-            except _DAMAGE as error:
-                raise DamagedError(_said(error)) from error
-        return True
+            for _ in range(_MOST):
+                message = self._following()
+                if message is None:
+                    return False
+                if self.elapsed > until:
+                    return True
+                self._next = None
+                self._hand_on(message, sink)
+            return True
 
     def _following(self) -> can.Message | None:
         """The message whose turn it is; `elapsed` is its time. It stays until `_next` is None."""
-        if self._next is None:
+        if self._next is not None:
+            return self._next
+        try:
             self._next = message = next(self._messages, None)
-            if message is not None:
-                if self._at is not None:
-                    self.elapsed += min(max(message.timestamp - self._at, 0.0), _LONGEST_GAP_S)
-                self._at = message.timestamp
-        return self._next
+        except _DAMAGE as error:
+            raise DamagedError(_said(error)) from error
+        if message is None:
+            if not self.frames and not self.errors:
+                raise DamagedError("there is no frame in it")
+            return None
+        if self._at is not None:
+            self.elapsed += min(max(message.timestamp - self._at, 0.0), _LONGEST_GAP_S)
+        self._at = message.timestamp
+        return message
 
     def _hand_on(self, message: can.Message, sink: Callable[[can.Message], None]) -> None:
         if message.is_error_frame:
@@ -99,15 +127,6 @@ class Log:
         elif not message.is_remote_frame:
             self.frames += 1
             sink(message)
-
-    def _check_end(self) -> None:
-        """python-can takes a BLF file that is cut short, or has nothing in it, for a whole one."""
-        if isinstance(self._reader, can.BLFReader):
-            size = self._path.stat().st_size
-            if size < self._reader.file_size:
-                raise DamagedError(f"{size} of {self._reader.file_size} bytes are there")
-        if not self.frames and not self.errors:
-            raise DamagedError("there is no frame in it")
 
 
 def _said(error: BaseException) -> str:

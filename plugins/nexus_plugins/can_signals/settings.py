@@ -92,10 +92,11 @@ class CanSignalsSettings(Settings):
 
     channels: dict[SourceName, SignalChannel] = Field(default_factory=dict)
     """The channels to read, at most three: a table `[plugins.can_signals.channels.NAME]` for each,
-    with `interface`, `channel`, `bitrate` and `dbc`."""
+    with `channel`, `dbc` and, where they are not as usual, `interface`, `bitrate`, `fd` and
+    `settle_s`."""
     replays: dict[SourceName, Replay] = Field(default_factory=dict)
     """Logs to read instead of a channel: a table `[plugins.can_signals.replays.NAME]` for each,
-    with `file`, `speed`, `repeat` and `dbc`."""
+    with `file`, `dbc` and, where they are not as usual, `speed` and `repeat`."""
     signals: tuple[Pattern, ...] = ("*",)
     """Shell patterns of the signals to tell: of `Message.Signal`, or of the signal's name alone."""
     dead_band: DeadBand = 0.0
