@@ -120,11 +120,9 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
         return " or ".join(_kind(kind, field) for kind in kinds)
     if annotation is bool:
         return "`true`, `false`"
-    if issubclass(annotation, BaseModel):
-        return "table"
     if issubclass(annotation, enum.StrEnum):
         return ", ".join(f"`{choice}`" for choice in annotation)
-    return _WORDS[annotation] + _range(field)
+    return "table" if issubclass(annotation, BaseModel) else _WORDS[annotation] + _range(field)
 
 
 def _range(field: FieldInfo) -> str:

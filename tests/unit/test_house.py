@@ -248,7 +248,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def keys_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Every key of a settings model, dotted, sections left out; a table or list of them is one key."""
+    """Every key of a settings model, dotted, without sections; a table or list of them is one."""
     for name, field in model.model_fields.items():
         named = get_origin(field.annotation) in {dict, tuple}
         sections = [
