@@ -125,6 +125,11 @@ async def test_signals_of_a_bus_that_falls_silent_are_absent_once(
         bus.send(engine(1000))
         await context.wait_for("telemetry.signal", 4)
     assert values(context) == {"EngineSpeed": [1000.0, "absent", 1000.0, "absent"]}
+    assert [data["state"] for data in context.of("adapter.state")][:3] == [
+        "connected",
+        "silent",
+        "connected",
+    ]
 
 
 class FullContext(RecordingContext[CanSignalsSettings]):

@@ -34,6 +34,7 @@ class Channel:
             self._feed.frames.take,
             report=partial(report, "state"),
             longest_s=context.settings.reconnect_max_s,
+            silent_s=context.settings.absent_after_s,
         )
         self._name = name
 

@@ -115,7 +115,7 @@ class Feed:
             "errors": counts.errors,
             "values": self._values,
         }
-        data: dict[str, Any] = {"channel": self._name, "seconds": now - self._traffic_at}
+        data: dict[str, Any] = {"channel": self._name, "seconds": round(now - self._traffic_at, 3)}
         data |= {name: total - self._before.get(name, 0) for name, total in totals.items()}
         try:
             self._context.hand_over(catalogue.vehicle.CanTraffic.type, data)
@@ -123,5 +123,5 @@ class Feed:
             self._context.log.warning("the traffic is not taken", reason=str(error))
         else:
             self._before, self._traffic_at = totals, now
-            rate = data["frames"] / data["seconds"]
+            rate = data["frames"] / max(data["seconds"], TICK_S)
             self._report(f"{rate:.0f} frames/s, {len(self._teller)} signals")

@@ -107,8 +107,8 @@ class CanSignalsSettings(Settings):
     hold_s: Seconds = 60.0
     """Seconds after which a value that does not change, but still comes, is told again."""
     absent_after_s: Seconds = 10.0
-    """Seconds without a frame after which a signal is told to be absent; five of its message's
-    cycles, where those are longer."""
+    """Seconds without a frame after which a channel is told to be silent, and a signal absent; for
+    a signal five of its message's cycles, where those are longer."""
     rules: tuple[Rule, ...] = ()
     """Exceptions for single signals: tables `[[plugins.can_signals.rules]]` with `match` and any of
     `dead_band`, `max_rate` and `hold_s`. The first that matches counts."""
