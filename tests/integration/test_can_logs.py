@@ -154,8 +154,8 @@ async def test_a_log_is_told_as_it_was_only_sooner() -> None:
     assert (traffic["frames"], traffic["errors"], traffic["unknown"]) == (8, 1, 1)
     states = [(data["state"], data["detail"]) for data in context.of("adapter.state")]
     assert states == [
-        ("connected", "drive.asc is played"),
-        ("silent", "drive.asc has come to its end"),
+        ("connected", "the log is played"),
+        ("silent", "the log has come to its end"),
     ]
 
 
@@ -187,7 +187,7 @@ async def test_a_damaged_log_is_told_as_far_as_it_goes(tmp_path: Path) -> None:
     path = log_of(tmp_path, 0.0)
     path.write_text(path.read_text() + "   0.2 1  ZZZ             Rx   d 8 01\n")
     context = replaying(path, DRIVE, speed="fast")
-    with pytest.raises(FatalError, match=r"drive\.asc cannot be played on: invalid literal"):
+    with pytest.raises(FatalError, match="log: the log cannot be played on: invalid literal"):
         await played(context)
     assert values(context)["EngineSpeed"] == [0.0]
     assert context.of("adapter.state")[-1]["state"] == "lost"

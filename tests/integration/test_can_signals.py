@@ -212,7 +212,7 @@ async def test_a_log_that_is_not_there_leaves_the_channels_alone(
         bus.send(engine(1000))
         await context.wait_for("telemetry.signal")
     assert states_of(context) == {"bay": "connected", "log": "lost"}
-    assert "none.asc cannot be played on" in context.reports[-1]
+    assert "the log cannot be played on" in context.reports[-1]
 
 
 def states_of(context: Recorded) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import threading
 import zlib
@@ -22,7 +23,7 @@ _MOST: Final = 2000
 """Frames taken at one go, however close their times are."""
 _DAMAGE: Final = (
     *(OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, EOFError),
-    *(struct.error, zlib.error, BLFParseError, can.CanError, AssertionError),
+    *(struct.error, zlib.error, BLFParseError, can.CanError, AssertionError, RuntimeError),
 )
 """What python-can's readers raise, each where it comes upon the damage."""
 
@@ -40,6 +41,9 @@ class Log:
         self.elapsed = 0.0
         """Seconds of the log that were taken, long silences shortened."""
         self._path = path
+        self._damage: tuple[type[Exception], ...] = _DAMAGE
+        if _is_mdf(path):
+            self._damage = (*_DAMAGE, *_mdf_errors())
         self._opened = ExitStack()
         self._closed = False
         self._messages: Iterator[can.Message] = iter(())
@@ -56,17 +60,17 @@ class Log:
                 self._messages = self._begun()
             except NotImplementedError as error:
                 raise FatalError(
-                    f"{self._path.name} cannot be read here: install the package's extra `mf4`."
+                    "Logs in MDF 4 cannot be read here: install the package's extra `mf4`."
                 ) from error
-            except _DAMAGE as error:
-                raise DamagedError(_said(error)) from error
+            except self._damage as error:
+                raise DamagedError(self._said(error)) from error
 
     def _begun(self) -> Iterator[can.Message]:
-        suffix = self._path.suffix.lower()
-        if suffix == ".mf4":  # asammdf has the file to itself
+        if _is_mdf(self._path):  # asammdf has the file to itself
             reader = can.MF4Reader(self._path)
             self._opened.callback(reader.stop)
             return iter(reader)
+        suffix = self._path.suffix.lower()
         if suffix == ".blf":
             return iter(self._blf(self._opened.enter_context(self._path.open("rb"))))
         # Vector's and PEAK's tools write what Windows has; nothing that counts is beyond ASCII.
@@ -110,8 +114,8 @@ class Log:
             return self._next
         try:
             self._next = message = next(self._messages, None)
-        except _DAMAGE as error:
-            raise DamagedError(_said(error)) from error
+        except self._damage as error:
+            raise DamagedError(self._said(error)) from error
         if message is None:
             if not self.frames and not self.errors:
                 raise DamagedError("there is no frame in it")
@@ -128,8 +132,20 @@ class Log:
             self.frames += 1
             sink(message)
 
+    def _said(self, error: Exception) -> str:
+        """In words without the file's name: people name logs after a VIN."""
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        return f"{error}".replace(str(self._path), "it") or type(error).__name__
 
-def _said(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{error}" or type(error).__name__
+
+def _is_mdf(path: Path) -> bool:
+    return path.suffix.lower() == ".mf4"
+
+
+def _mdf_errors() -> tuple[type[Exception], ...]:
+    """What asammdf raises of its own; nothing where it is not installed."""
+    try:
+        return (importlib.import_module("asammdf.blocks.utils").MdfException,)
+    except ImportError:
+        return ()

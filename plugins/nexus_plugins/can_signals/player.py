@@ -37,20 +37,19 @@ class Player:
 
     async def run(self) -> None:
         """Until the end of the log, or for ever. Raises FatalError where it cannot be read."""
-        file = self._settings.file.name
         try:
             while await self._play_once():
                 pass
         except DamagedError as error:
             await self._feed.end(self._clock, self._counts())
-            why = f"{file} cannot be played on: {error}"
+            why = f"the log cannot be played on: {error}"
             await self._tell_state("lost", why)
-            raise FatalError(why) from error
+            raise FatalError(f"{self._name}: {why}") from error
         except FatalError as error:
             await self._tell_state("lost", str(error))
             raise
         await self._feed.end(self._clock, self._counts())
-        await self._tell_state("silent", f"{file} has come to its end")
+        await self._tell_state("silent", "the log has come to its end")
 
     async def _play_once(self) -> bool:
         """Whether it is to be played again."""
@@ -58,7 +57,7 @@ class Player:
         try:
             await self._context.run_blocking(log.open)
             if not self._clock:
-                await self._tell_state("connected", f"{self._settings.file.name} is played")
+                await self._tell_state("connected", "the log is played")
             await self._play(log)
         finally:
             await self._context.run_blocking(log.close)
