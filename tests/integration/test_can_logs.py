@@ -193,6 +193,13 @@ async def test_a_damaged_log_is_told_as_far_as_it_goes(tmp_path: Path) -> None:
     assert context.of("adapter.state")[-1]["state"] == "lost"
 
 
+async def test_the_name_of_a_log_is_not_told_for_it_may_be_a_vin(tmp_path: Path) -> None:
+    context = replaying(tmp_path / "1HGCM82633A004352.asc", DRIVE)
+    with pytest.raises(FatalError) as caught:
+        await played(context)
+    assert "1HGCM" not in f"{caught.value} {context.events} {context.reports}"
+
+
 async def test_mf4_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match="install the package's extra `mf4`"):
         await played(replaying(tmp_path / "drive.mf4", DRIVE))

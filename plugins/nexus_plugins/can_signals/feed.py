@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -17,8 +18,10 @@ TICK_S: Final = 0.1
 """From one look at the newest frames to the next."""
 _TRAFFIC_S: Final = 60.0
 _SILENCE_S: Final = 1.0
-_SLICE: Final = 32
-"""So many frames are decoded, or readings handed over, before others have the loop again."""
+_STEP_S: Final = 0.004
+"""After so long others have the loop again."""
+_SLICE: Final = 16
+"""Readings that waited are handed over so many at a time."""
 
 
 class Counts(NamedTuple):
@@ -49,6 +52,7 @@ class Feed:
         self._teller = Teller(name, context.settings)
         self._values = 0
         self._refused = False
+        self._rested_at = 0.0
         self._looked_at = self._traffic_at = 0.0
         self._before: dict[str, int] = {}
 
@@ -58,14 +62,12 @@ class Feed:
 
     async def tick(self, now: float, counts: Counts) -> None:
         """Tell what is new; once a second what has gone, once a minute what the traffic was."""
-        for number, (place, data) in enumerate(self.frames.news(), 1):
-            self._hand_over(list(self._teller.see(place, data, now)))
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
+        self._rested_at = time.monotonic()
+        for place, data in self.frames.news():
+            await self._hand_over(list(self._teller.see(place, data, now)))
         due = self._teller.due(now)
         while some := list(islice(due, _SLICE)):
-            self._hand_over(some)
-            await asyncio.sleep(0)
+            await self._hand_over(some)
         if now - self._looked_at >= _SILENCE_S:
             self._looked_at = now
             await self._look_for_silence(now)
@@ -77,21 +79,24 @@ class Feed:
         await self.tick(now, counts)
         rest = self._teller.rest(now)
         while some := list(islice(rest, _SLICE)):
-            self._hand_over(some)
-            await asyncio.sleep(0)
+            await self._hand_over(some)
         if now > self._traffic_at:
             self._tell_traffic(now, counts)
 
     async def _look_for_silence(self, now: float) -> None:
-        for number, place in enumerate(self._teller.silent(now), 1):
-            self._hand_over(list(self._teller.lose(place, now)))
+        for place in self._teller.silent(now):
+            await self._hand_over(list(self._teller.lose(place, now)))
             self.frames.forget(place)
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
 
-    def _hand_over(self, told: list[Told]) -> None:
-        if not told:
-            return
+    async def _hand_over(self, told: list[Told]) -> None:
+        """Emit them, and let others have the loop where it was busy with this for long."""
+        if told:
+            self._emit(told)
+        if time.monotonic() - self._rested_at > _STEP_S:
+            await asyncio.sleep(0)
+            self._rested_at = time.monotonic()
+
+    def _emit(self, told: list[Told]) -> None:
         kind = catalogue.vehicle.TelemetrySignal.type
         try:
             self._context.hand_over_many([(kind, data) for _, data in told])
