@@ -24,7 +24,7 @@ from nexus_agent.sections import OwnKeys
 from nexus_agent.settings import PREFIX, SEPARATOR
 from nexus_console.config import ConsoleSettings
 
-PLUGINS: Final = ("example", "host", "j1939", "obd", "uds")
+PLUGINS: Final = ("can_signals", "example", "host", "j1939", "obd", "uds")
 _HEAD: Final = "| key, variable | meaning, type, default |\n|---|---|\n"
 _README_HEAD: Final = "| key | meaning, type, default |\n|---|---|\n"
 _WORDS: Final = {
@@ -122,7 +122,7 @@ def _kind(annotation: Any, field: FieldInfo) -> str:
         return "`true`, `false`"
     if issubclass(annotation, enum.StrEnum):
         return ", ".join(f"`{choice}`" for choice in annotation)
-    return _WORDS[annotation] + _range(field)
+    return "table" if issubclass(annotation, BaseModel) else _WORDS[annotation] + _range(field)
 
 
 def _range(field: FieldInfo) -> str:

@@ -194,7 +194,7 @@ def imported_by(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("plugin", ["example", "host", "obd", "uds"])
+@pytest.mark.parametrize("plugin", ["can_signals", "example", "host", "j1939", "obd", "uds"])
 def test_a_plugin_brings_a_sample_that_its_own_settings_accept(plugin: str) -> None:
     folder = Path(importlib.import_module(f"nexus_plugins.{plugin}").__path__[0])
     sample = tomllib.loads((folder / "sample.toml").read_text("utf-8"))["plugins"][plugin]
@@ -248,9 +248,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def keys_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Every key of a settings model, dotted, sections left out; a table of sections is one key."""
+    """Every key of a settings model, dotted, without sections; a table or list of them is one."""
     for name, field in model.model_fields.items():
-        named = get_origin(field.annotation) is dict
+        named = get_origin(field.annotation) in {dict, tuple}
         sections = [
             kind
             for kind in (field.annotation, *get_args(field.annotation))
@@ -281,7 +281,7 @@ def test_every_setting_is_in_the_reference(heading: str, module: str, name: str)
     assert undocumented(heading, keys_of(model, "")) == []
 
 
-@pytest.mark.parametrize("plugin", ["example", "host", "obd", "uds"])
+@pytest.mark.parametrize("plugin", ["can_signals", "example", "host", "j1939", "obd", "uds"])
 def test_every_setting_of_a_plugin_is_in_the_reference(plugin: str) -> None:
     model = discovery.load(discovery.find(plugin)).settings_model
     assert undocumented(f"The plugin `{plugin}`", keys_of(model, f"plugins.{plugin}.")) == []

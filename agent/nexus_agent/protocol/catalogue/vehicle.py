@@ -140,7 +140,10 @@ class TelemetrySignal(CarData, Measured):
     rate: ClassVar[str] = "at each change that is worth it, bounded for each signal"
 
     channel: Name
+    """Its name in the settings, or the replay's."""
     message: Name
+    address: Annotated[int, Field(ge=0, le=255)] | None = None
+    """On J1939, the source address of who sent it."""
     signal: Name
 
 
@@ -164,7 +167,7 @@ class CanTraffic(EventData):
     dropped: Count
     """Frames that came faster than they could be taken."""
     errors: Count
-    """Error frames."""
+    """Error frames, and what came from the adapter and was no frame."""
     values: Count
     """Readings that were emitted."""
 
