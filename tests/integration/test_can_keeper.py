@@ -28,7 +28,7 @@ def context() -> RecordingContext[Settings]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "_FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(keeping, "_CALM_S", 0.3)
+    monkeypatch.setattr(keeping, "_CALM_S", 1.5)
 
 
 @asynccontextmanager
