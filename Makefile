@@ -50,7 +50,7 @@ help: ## Show this list
 
 page: $(PAGE) ## Build the console's page from console/ui
 
-demo: $(READY) $(PAGE) ## Run three boxes with emulated vehicles, a broker and a console until Ctrl-C
+demo: $(READY) $(PAGE) ## Run five boxes with emulated vehicles, a broker and a console until Ctrl-C
 	@PYTHONPATH=demo $(BIN)/python -m nexus_demo $(if $(PLUGIN),--plugin "$(PLUGIN)")
 
 smoke: $(READY) ## Prove the whole path once, with a broker outage and a kill -9; ends with JSON
