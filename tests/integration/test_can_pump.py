@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -67,6 +70,35 @@ async def test_data_frames_are_handed_on_and_others_are_not(
         await until(lambda: len(taken) == 2)
     assert [message.arbitration_id for message in taken] == [1, 0x18FEF100]
     assert (virtual.frames, virtual.errors, virtual.bus_off) == (2, 1, False)
+
+
+@pytest.fixture
+def vcan() -> Iterator[str]:
+    """A channel of the kernel's, where it has any."""
+    name = f"vcan{os.getpid() % 100_000}"
+    ip = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if ip is None:
+        pytest.skip("real SocketCAN: there is no `ip` here")
+    made = subprocess.run(
+        [ip, "link", "add", "dev", name, "up", "type", "vcan"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.skip(f"real SocketCAN: this kernel gives no vcan: {made.stderr.strip()}")
+    yield name
+    subprocess.run([ip, "link", "delete", name], check=True)
+
+
+async def test_real_socketcan_works_by_setting_the_channel(
+    vcan: str, taken: list[can.Message]
+) -> None:
+    with can.Bus(channel=vcan, interface="socketcan", ignore_config=True) as other:
+        async with pumping(Pump(ChannelSettings(channel=vcan), taken.append)):
+            other.send(frame(0x18FEF100))
+            await until(lambda: len(taken) == 1)
+    assert (taken[0].arbitration_id, bytes(taken[0].data)) == (0x18FEF100, b"\x01\x02")
 
 
 async def test_it_ends_soon_after_it_is_stopped_and_gives_the_channel_back(virtual: Pump) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from nexus_agent.plugin import NAME_PATTERN, EventData, Plugin, commands_of
@@ -62,13 +62,20 @@ def _wrong_declarations(plugin: type[Plugin[Any]]) -> Iterator[tuple[str, str]]:
             yield f"{name} is {value!r}", f'make it a tuple of texts, such as {name} = ("one",)'
             return
     yield from _wrong_names(plugin)
-    known = plugin.settings_model.model_fields
-    for attribute in ("live", "devices"):
+    settings = plugin.settings_model
+    places = (("live", [*settings.model_fields]), ("devices", _keys(settings.model_json_schema())))
+    for attribute, known in places:
         for name in getattr(plugin, attribute):
             if name not in known:
                 yield f"{attribute}: there is no setting {name!r}", f"known: {_listed(known)}"
     if plugin.deadline_s is not None and not plugin.deadline_s > 0:
         yield f"deadline_s is {plugin.deadline_s!r}", "give seconds, or None"
+
+
+def _keys(schema: Mapping[str, Any]) -> list[str]:
+    """The names of all settings, and of those in tables of settings."""
+    models = [schema, *schema.get("$defs", {}).values()]
+    return sorted({name for model in models for name in model.get("properties", {})})
 
 
 def _is_name(item: object) -> bool:

@@ -20,6 +20,7 @@ class CanSignalsPlugin(Plugin[CanSignalsSettings]):
     description = "Tells the signals on CAN channels and in logs of them, as DBC files name them."
     author = "Nexus Core"
     emits = ("adapter.state", "telemetry.signal", "can.traffic")
+    devices = ("channel", "file")
     settings_model = CanSignalsSettings
 
     def __init__(self, context: Context[CanSignalsSettings]) -> None:
