@@ -299,7 +299,9 @@ async def test_a_task_that_ends_the_agent_goes_on_in_a_process_of_its_own(
     assert "it ended the agent: SIGSEGV" in moved["moved"]
     await box.alert("ended by SIGSEGV")
     numbers = await box.events("neighbour.number")
-    assert numbers == list(range(1, len(numbers) + 1))
+    # It may have ended between a number's commit and the note that it is the last one.
+    assert list(dict.fromkeys(numbers)) == list(range(1, numbers[-1] + 1))
+    assert len(numbers) - numbers[-1] <= 1
     await box.plugin("neighbour", "goes on", lambda p: p["events"] > 5)
 
 

@@ -22,8 +22,13 @@ ROUND = [
     r"bay-2: the internet is back; the [1-9]\d* events that waited are in the console, no gaps",
     r"bay-1: it misfires again, and the warning lamp comes on",
     r"bay-1: the pre-scan finds P0301 stored and pending",
+    (
+        r"bay-4: a scan through the DoIP gateway finds P0301-00 stored, P0420-00 stored; "
+        r"DoIP 1030 did not answer"
+    ),
     r"bay-3: the adapter is gone; the console shows it lost",
     r"bay-3: the adapter is back; the console shows it connected",
+    r"yard-1: a scan of the truck finds .*SPN 789 FMI 5 stored",
     r"bay-1: a new ignition coil goes in, and the codes are cleared",
     r"bay-1: the post-scan finds no codes; fixed P0301, remaining none, permanent none, new none",
 ]
@@ -73,7 +78,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
 
 
 async def test_the_street_lives(demo: Demo) -> None:
-    await demo.line("online in the console: bay-1, bay-2, bay-3")
+    await demo.line("online in the console: bay-1, bay-2, bay-3, bay-4, yard-1")
     lines = [await demo.line(r"\] ") for _ in ROUND]
     wrong = [
         (line, pattern)

@@ -59,7 +59,7 @@ async def test_smoke(broker: str, tmp_path: Path) -> None:
     result: dict[str, Any] = json.loads(text.splitlines()[-1])
     assert process.returncode == 0, text
     assert result == json.loads(smoke.RESULT.read_text("utf-8"))
-    assert (result["ok"], result["boxes"], result["gaps"], result["duplicates"]) == (True, 3, 0, 0)
+    assert (result["ok"], result["boxes"], result["gaps"], result["duplicates"]) == (True, 5, 0, 0)
     assert result["events"] > 100
     assert _writing_to(tmp_path) == []
 
@@ -72,7 +72,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     async for line in process.stdout:
         if line.startswith(b"Ctrl-C"):
             break
-    assert len(_writing_to(tmp_path)) == 8, "a broker, a console, three agents and three cars"
+    assert len(_writing_to(tmp_path)) == 12, "a broker, a console, five agents, cars and a truck"
     yield process
     if process.returncode is None:
         process.kill()

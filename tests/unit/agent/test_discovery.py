@@ -45,7 +45,7 @@ def test_a_plugin_is_loaded_by_its_name(install: Path) -> None:
     ("name", "hint"),
     [
         ("obdd", "did you mean 'obd'?"),
-        ("zzz", "installed: example, host, lamp, obd"),
+        ("zzz", "installed: can_signals, example, host, j1939, lamp, obd, uds"),
         ("", "installed: "),
     ],
 )
