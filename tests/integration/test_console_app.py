@@ -370,6 +370,11 @@ async def test_a_device_shows_its_last_vehicle_adapter_and_plugins(
         assert shown["vehicle"] == {"vehicle_ref": "v2", "time": time}
         assert shown["adapter"] == {"state": "connected", "time": time}
         assert shown["plugins"] == {"obd": "running", "host": "running"}
+        scan = {"vehicle_ref": "v3", "vin_quality": "ok", "modules": []}
+        await sender.send(message(sealed(5, scan, event_type="scan.completed")))
+        await sender.ack()
+        shown = await get(http, f"/devices/{DEVICE}")
+        assert shown["vehicle"] == {"vehicle_ref": "v3", "time": time}
 
 
 async def test_a_command_goes_down_and_its_result_comes_back(

@@ -40,7 +40,9 @@ class Device(BaseModel):
 
 
 class DeviceDetail(Device):
-    """vehicle and adapter are the data of the last such event, with its time."""
+    """adapter is the data of the last such event, with its time; vehicle that of the one that named
+    a car last: `vehicle.identified`, or `scan.completed` with `vehicle_ref`, `vin` and time only.
+    """
 
     vehicle: dict[str, Any] | None
     plugins: dict[str, str]
@@ -64,7 +66,7 @@ def list_devices(services: ServicesDep, _user: UserDep) -> DeviceList:
 def show_device(device: DeviceDep, services: ServicesDep) -> DeviceDetail:
     """One box."""
     with services.database.read() as connection:
-        vehicle = _newest(connection, device.id, "vehicle.identified")
+        vehicle = _vehicle(connection, device.id)
         adapter = _newest(connection, device.id, "adapter.state")
         plugins = _plugins(connection, device)
     return DeviceDetail(
@@ -89,6 +91,18 @@ def _summary(row: Row[Any], now: int) -> dict[str, Any]:
         "epoch": birth.epoch if birth else None,
         "storage": birth.storage if birth else None,
     }
+
+
+def _vehicle(connection: Connection, device_id: int) -> dict[str, Any] | None:
+    """The car that was named last; only OBD says more of it than a scan does."""
+    identified = _newest(connection, device_id, "vehicle.identified")
+    scan = _newest(connection, device_id, "scan.completed")
+    if scan is None or scan.get("vehicle_ref") is None:
+        return identified
+    same = identified is not None and identified.get("vehicle_ref") == scan["vehicle_ref"]
+    if same or (identified is not None and identified["time"] > scan["time"]):
+        return identified
+    return {key: scan[key] for key in ("vehicle_ref", "vin", "time") if key in scan}
 
 
 def _newest(connection: Connection, device_id: int, event_type: str) -> dict[str, Any] | None:
