@@ -276,8 +276,7 @@ async def test_a_console_that_goes_is_told_and_when_it_is_back_the_page_goes_on(
 
 
 async def test_an_empty_fleet_says_what_to_run_next(browser: Browser, tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, choose("auto"))
-    fleet.boxes = []
+    fleet = Fleet(tmp_path, choose("auto"), bays=())
     try:
         await fleet.start(print)
         context = await browser.new_context(viewport={"width": 390, "height": 844})
