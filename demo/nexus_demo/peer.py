@@ -163,4 +163,7 @@ async def connected(address: BrokerAddress, *, keep: bool = True) -> AsyncIterat
             await peer.until(lambda: peer._client)  # noqa: SLF001 - its own door
             yield peer
         finally:
-            task.cancel()
+            # Again and again: up to Python 3.11 wait_for, below aiomqtt's publish, may swallow one.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=0.2)
