@@ -67,6 +67,7 @@ class Load(Plugin[LoadSettings]):
     version = "1"
     description = "A load."
     author = "tests"
+    emits = (VALUE,)
     settings_model = LoadSettings
 
     async def run(self) -> None:
